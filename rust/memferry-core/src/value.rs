@@ -1,0 +1,420 @@
+//! JSON-like values that keep what JSON printers lose, and their canonical text.
+//!
+//! Numbers are `i64`, `u64` or `f64`; any other number keeps its text. The canonical text is JSON with keys sorted by
+//! their bytes and no white space; what JSON cannot say is an object with one reserved key (`$f64`, `$number`,
+//! `$bytes`), and a key of the data that starts with `$` has one more `$` in front. Keys are held in that escaped form
+//! in memory too, so that reserved keys never meet keys of the data. The specification is `docs/record.md`.
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use jiter::{Jiter, Peek};
+
+use crate::error::{Error, Result};
+
+/// Deepest nesting that is read; deeper values are quarantined.
+pub const MAX_DEPTH: usize = 200;
+
+/// Members of an object, sorted by the bytes of their keys.
+pub type Map = Vec<(String, Value)>;
+
+/// A value of a payload, a property or a document.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Value {
+    /// JSON null, which is not the same as a missing key.
+    Null,
+    /// A boolean.
+    Bool(bool),
+    /// An integer within `i64`.
+    Int(i64),
+    /// An integer above `i64::MAX` within `u64`.
+    UInt(u64),
+    /// A double; not equal to the integer that looks like it.
+    Float(f64),
+    /// A number that neither integer nor double holds exactly, as its text.
+    Number(String),
+    /// A text.
+    Text(String),
+    /// Bytes, which JSON does not have.
+    Bytes(Vec<u8>),
+    /// An ordered list.
+    List(Vec<Value>),
+    /// An object; keys escaped, sorted, unique.
+    Map(Map),
+}
+
+/// Escapes a key of the data, see the module.
+pub fn escape_key(key: &str) -> String {
+    if key.starts_with('$') { format!("${key}") } else { key.to_owned() }
+}
+
+/// The key of the data behind an escaped key; `None` for a reserved one.
+pub fn unescape_key(key: &str) -> Option<&str> {
+    match key.strip_prefix('$') {
+        None => Some(key),
+        Some(rest) if rest.starts_with('$') => Some(rest),
+        Some(_) => None,
+    }
+}
+
+/// Puts `value` at `key`, keeping the order; the old value, if there was one.
+pub fn insert(map: &mut Map, key: &str, value: Value) -> Option<Value> {
+    match map.binary_search_by(|(k, _)| k.as_str().cmp(key)) {
+        Ok(i) => Some(std::mem::replace(&mut map[i].1, value)),
+        Err(i) => {
+            map.insert(i, (key.to_owned(), value));
+            None
+        }
+    }
+}
+
+/// Looks `key` up.
+pub fn get<'a>(map: &'a Map, key: &str) -> Option<&'a Value> {
+    map.binary_search_by(|(k, _)| k.as_str().cmp(key)).ok().map(|i| &map[i].1)
+}
+
+/// Takes `key` out.
+pub fn remove(map: &mut Map, key: &str) -> Option<Value> {
+    map.binary_search_by(|(k, _)| k.as_str().cmp(key)).ok().map(|i| map.remove(i).1)
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Dialect {
+    /// A document of someone else: every key is a key of the data.
+    Foreign,
+    /// Our canonical text: reserved objects mean what the specification says.
+    Canonical,
+}
+
+impl Value {
+    /// Reads one JSON document of someone else.
+    ///
+    /// Duplicate keys, lone surrogates, nesting below [`MAX_DEPTH`] and trailing text are errors.
+    pub fn from_json(text: &[u8]) -> Result<Self> {
+        parse(text, Dialect::Foreign)
+    }
+
+    /// Reads canonical text.
+    pub fn from_canonical(text: &str) -> Result<Self> {
+        parse(text.as_bytes(), Dialect::Canonical)
+    }
+
+    /// The canonical text.
+    pub fn to_canonical(&self) -> String {
+        let mut out = String::new();
+        self.write_canonical(&mut out);
+        out
+    }
+
+    /// Appends the canonical text.
+    pub fn write_canonical(&self, out: &mut String) {
+        match self {
+            Self::Float(f) if !f.is_finite() => {
+                out.push_str(&format!("{{\"$f64\":\"{:016x}\"}}", f.to_bits()));
+            }
+            Self::Number(text) => out.push_str(&format!("{{\"$number\":\"{text}\"}}")),
+            Self::Bytes(bytes) => out.push_str(&format!("{{\"$bytes\":\"{}\"}}", STANDARD.encode(bytes))),
+            Self::List(items) => write_list(items, out, |v, out| {
+                v.write_canonical(out);
+                Ok(())
+            })
+            .unwrap_or_default(),
+            Self::Map(map) => {
+                out.push('{');
+                for (i, (key, value)) in map.iter().enumerate() {
+                    if i > 0 {
+                        out.push(',');
+                    }
+                    write_text(key, out);
+                    out.push(':');
+                    value.write_canonical(out);
+                }
+                out.push('}');
+            }
+            _ => self.write_scalar(out),
+        }
+    }
+
+    /// Appends plain JSON as other programs read it.
+    ///
+    /// NaN, infinities, bytes and reserved keys have no JSON: an error, for the caller to quarantine the record.
+    pub fn write_json(&self, out: &mut String) -> Result<()> {
+        match self {
+            Self::Float(f) if !f.is_finite() => Err(Error::invalid(format!("JSON has no number for {f}"))),
+            Self::Number(text) => {
+                out.push_str(text);
+                Ok(())
+            }
+            Self::Bytes(_) => Err(Error::invalid("JSON has no bytes")),
+            Self::List(items) => write_list(items, out, Self::write_json),
+            Self::Map(map) => {
+                out.push('{');
+                for (i, (key, value)) in map.iter().enumerate() {
+                    if i > 0 {
+                        out.push(',');
+                    }
+                    let plain = unescape_key(key)
+                        .ok_or_else(|| Error::invalid(format!("reserved key in plain JSON: {key}")))?;
+                    write_text(plain, out);
+                    out.push(':');
+                    value.write_json(out)?;
+                }
+                out.push('}');
+                Ok(())
+            }
+            _ => {
+                self.write_scalar(out);
+                Ok(())
+            }
+        }
+    }
+
+    fn write_scalar(&self, out: &mut String) {
+        match self {
+            Self::Bool(true) => out.push_str("true"),
+            Self::Bool(false) => out.push_str("false"),
+            Self::Int(i) => out.push_str(&i.to_string()),
+            Self::UInt(u) => out.push_str(&u.to_string()),
+            Self::Float(f) => out.push_str(ryu::Buffer::new().format_finite(*f)),
+            Self::Text(text) => write_text(text, out),
+            _ => out.push_str("null"),
+        }
+    }
+
+    /// The word for the type in messages.
+    pub const fn type_name(&self) -> &'static str {
+        match self {
+            Self::Null => "null",
+            Self::Bool(_) => "boolean",
+            Self::Int(_) | Self::UInt(_) => "integer",
+            Self::Float(_) => "double",
+            Self::Number(_) => "number",
+            Self::Text(_) => "text",
+            Self::Bytes(_) => "bytes",
+            Self::List(_) => "list",
+            Self::Map(_) => "object",
+        }
+    }
+}
+
+/// Canonical text of a double: the shortest digits, or the bits in hex where JSON has no number.
+pub fn canonical_f64(f: f64) -> String {
+    Value::Float(f).to_canonical()
+}
+
+/// Reads what [`canonical_f64`] wrote.
+pub fn parse_canonical_f64(text: &str) -> Option<f64> {
+    match Value::from_canonical(text).ok()? {
+        Value::Float(f) => Some(f),
+        _ => None,
+    }
+}
+
+fn write_list(
+    items: &[Value],
+    out: &mut String,
+    mut write: impl FnMut(&Value, &mut String) -> Result<()>,
+) -> Result<()> {
+    out.push('[');
+    for (i, item) in items.iter().enumerate() {
+        if i > 0 {
+            out.push(',');
+        }
+        write(item, out)?;
+    }
+    out.push(']');
+    Ok(())
+}
+
+/// Appends a JSON string with the fewest escapes: `"`, `\` and what is below U+0020.
+pub fn write_text(text: &str, out: &mut String) {
+    out.push('"');
+    let mut rest = text;
+    while let Some(i) = rest.bytes().position(|b| b < 0x20 || b == b'"' || b == b'\\') {
+        out.push_str(&rest[..i]);
+        match rest.as_bytes()[i] {
+            b'"' => out.push_str("\\\""),
+            b'\\' => out.push_str("\\\\"),
+            0x08 => out.push_str("\\b"),
+            0x09 => out.push_str("\\t"),
+            0x0a => out.push_str("\\n"),
+            0x0c => out.push_str("\\f"),
+            0x0d => out.push_str("\\r"),
+            b => out.push_str(&format!("\\u{b:04x}")),
+        }
+        rest = &rest[i + 1..];
+    }
+    out.push_str(rest);
+    out.push('"');
+}
+
+fn parse(text: &[u8], dialect: Dialect) -> Result<Value> {
+    let mut jiter = Jiter::new(text);
+    let result = jiter
+        .peek()
+        .map_err(|e| e.to_string())
+        .and_then(|peek| parse_value(&mut jiter, peek, dialect, 0))
+        .and_then(|value| jiter.finish().map(|()| value).map_err(|e| e.to_string()));
+    result.map_err(|e| Error::invalid(format!("JSON at byte {}: {e}", jiter.current_index())))
+}
+
+fn parse_value(j: &mut Jiter<'_>, peek: Peek, dialect: Dialect, depth: usize) -> std::result::Result<Value, String> {
+    if depth > MAX_DEPTH {
+        return Err(format!("nested deeper than {MAX_DEPTH}"));
+    }
+    let text = |e: jiter::JiterError| e.to_string();
+    match peek {
+        Peek::Null => j.known_null().map(|()| Value::Null).map_err(text),
+        Peek::True | Peek::False => j.known_bool(peek).map(Value::Bool).map_err(text),
+        Peek::String => j.known_str().map(|s| Value::Text(s.to_owned())).map_err(text),
+        Peek::Array => {
+            let mut items = Vec::new();
+            let mut next = j.known_array().map_err(text)?;
+            while let Some(peek) = next {
+                items.push(parse_value(j, peek, dialect, depth + 1)?);
+                next = j.array_step().map_err(text)?;
+            }
+            Ok(Value::List(items))
+        }
+        Peek::Object => {
+            let mut map: Map = Vec::new();
+            let escape = |k: &str| if dialect == Dialect::Foreign { escape_key(k) } else { k.to_owned() };
+            let mut key = j.known_object().map_err(text)?.map(escape);
+            while let Some(k) = key {
+                let peek = j.peek().map_err(text)?;
+                let value = parse_value(j, peek, dialect, depth + 1)?;
+                map.push((k, value));
+                key = j.next_key().map_err(text)?.map(escape);
+            }
+            map.sort_by(|a, b| a.0.cmp(&b.0));
+            if let Some(pair) = map.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+                return Err(format!("key given twice: {:?}", pair[0].0));
+            }
+            if dialect == Dialect::Canonical && map.len() == 1 && map[0].0.starts_with('$') {
+                return reserved(map);
+            }
+            Ok(Value::Map(map))
+        }
+        peek if peek.is_num() => {
+            let bytes = j.known_number_bytes(peek).map_err(text)?;
+            number(std::str::from_utf8(bytes).map_err(|e| e.to_string())?)
+        }
+        _ => Err("expected a JSON value".to_owned()),
+    }
+}
+
+fn reserved(mut map: Map) -> std::result::Result<Value, String> {
+    let taken = match (map[0].0.as_str(), &map[0].1) {
+        ("$f64", Value::Text(hex)) => u64::from_str_radix(hex, 16).ok().map(|bits| Value::Float(f64::from_bits(bits))),
+        ("$number", Value::Text(text)) => Some(Value::Number(text.clone())),
+        ("$bytes", Value::Text(text)) => STANDARD.decode(text).ok().map(Value::Bytes),
+        _ => return Ok(Value::Map(map)),
+    };
+    taken.ok_or_else(|| format!("bad reserved value of {}", map.remove(0).0))
+}
+
+/// Sorts a JSON number into integer, double or text: the first that holds exactly the decimal that was written.
+fn number(text: &str) -> std::result::Result<Value, String> {
+    if text.bytes().all(|b| b.is_ascii_digit() || b == b'-') {
+        return Ok(if text == "-0" {
+            Value::Float(-0.0)
+        } else if let Ok(i) = text.parse() {
+            Value::Int(i)
+        } else if let Ok(u) = text.parse() {
+            Value::UInt(u)
+        } else {
+            Value::Number(text.to_owned())
+        });
+    }
+    let float: f64 = text.parse().map_err(|_| format!("not a number: {text}"))?;
+    if !float.is_finite() {
+        return Ok(Value::Number(text.to_owned()));
+    }
+    let exact = decimal(text) == decimal(ryu::Buffer::new().format_finite(float));
+    Ok(if exact { Value::Float(float) } else { Value::Number(text.to_owned()) })
+}
+
+/// A decimal as (significant digits, exponent of the last digit), so that `1.50` equals `15e-1`.
+fn decimal(text: &str) -> (String, i64) {
+    let (mantissa, exponent) = match text.find(['e', 'E']) {
+        Some(i) => (&text[..i], text[i + 1..].parse::<i64>().unwrap_or(i64::MIN)),
+        None => (text, 0),
+    };
+    let mantissa = mantissa.trim_start_matches('-');
+    let fraction = mantissa.find('.').map_or(0, |i| mantissa.len() - i - 1);
+    let digits: String = mantissa.chars().filter(|&c| c != '.').collect();
+    let trimmed = digits.trim_start_matches('0').trim_end_matches('0');
+    if trimmed.is_empty() {
+        return (String::new(), 0);
+    }
+    let dropped = digits.len() - digits.trim_end_matches('0').len();
+    (trimmed.to_owned(), exponent.saturating_sub(fraction as i64).saturating_add(dropped as i64))
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+    use proptest::prelude::*;
+
+    fn canonical(json: &str) -> String {
+        Value::from_json(json.as_bytes()).unwrap().to_canonical()
+    }
+
+    #[test]
+    fn numbers_keep_what_was_written() {
+        assert_eq!("[1,1.0,-0.0,-0.0]", canonical("[1, 1.0, -0.0, -0]"));
+        assert_eq!("9223372036854775808", canonical("9223372036854775808"));
+        assert_eq!(r#"{"$number":"18446744073709551616"}"#, canonical("18446744073709551616"));
+        assert_eq!(r#"{"$number":"1e400"}"#, canonical("1e400"));
+        assert_eq!("0.1", canonical("1.0e-1"));
+        assert_eq!(
+            r#"{"$number":"0.1000000000000000055511151231257827"}"#,
+            canonical("0.1000000000000000055511151231257827")
+        );
+    }
+
+    #[test]
+    fn reserved_keys_of_the_data_are_escaped() {
+        let text = canonical(r#"{"$f64":"x","$$":1}"#);
+        assert_eq!(r#"{"$$$":1,"$$f64":"x"}"#, text);
+        let mut json = String::new();
+        Value::from_canonical(&text).unwrap().write_json(&mut json).unwrap();
+        assert_eq!(r#"{"$$":1,"$f64":"x"}"#, json);
+    }
+
+    #[test]
+    fn what_arrow_or_json_cannot_say_is_refused() {
+        for bad in [r#""\ud800""#, r#"{"a":1,"a":2}"#, "[1", "1 2", "NaN", &"[".repeat(1000)] {
+            assert!(Value::from_json(bad.as_bytes()).is_err(), "{bad}");
+        }
+    }
+
+    fn values() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::Bool),
+            any::<i64>().prop_map(Value::Int),
+            (i64::MAX as u64 + 1..).prop_map(Value::UInt),
+            any::<u64>().prop_map(|bits| Value::Float(f64::from_bits(bits))),
+            ".*".prop_map(Value::Text),
+            any::<Vec<u8>>().prop_map(Value::Bytes),
+        ];
+        leaf.prop_recursive(4, 32, 4, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::List),
+                prop::collection::btree_map(".*", inner, 0..4).prop_map(|m| {
+                    let mut map: Map = m.into_iter().map(|(k, v)| (escape_key(&k), v)).collect();
+                    map.sort_by(|a, b| a.0.cmp(&b.0));
+                    Value::Map(map)
+                }),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn canonical_text_reads_back(value in values()) {
+            let text = value.to_canonical();
+            prop_assert_eq!(&text, &Value::from_canonical(&text).unwrap().to_canonical());
+        }
+    }
+}
