@@ -2,5 +2,11 @@
 
 pub mod digest;
 pub mod error;
+pub mod gaps;
+mod hashes;
+pub mod mapper;
+pub mod profile;
+pub mod raw;
 pub mod record;
+pub mod times;
 pub mod value;
