@@ -1,12 +1,17 @@
 //! Records, digests, mapping and stores of memferry. No Python here; `memferry-py` binds this crate.
 
 pub mod digest;
+pub mod embedded;
 pub mod error;
 pub mod gaps;
 mod hashes;
+pub mod jsonl;
+pub mod keys;
 pub mod mapper;
 pub mod profile;
 pub mod raw;
 pub mod record;
+pub mod sync;
 pub mod times;
 pub mod value;
+pub mod verify;

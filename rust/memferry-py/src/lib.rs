@@ -1,1 +1,26 @@
-//! x
+//! Python bindings of memferry-core: conversions, detaching, error mapping. The stub is `python/memferry/_native.pyi`.
+
+#![deny(unsafe_code)]
+
+mod batch;
+mod embedded;
+mod error;
+mod jsonl;
+mod mapper;
+mod verify;
+
+#[pyo3::pymodule]
+mod _native {
+    #[pymodule_export]
+    use crate::batch::Batch;
+    #[pymodule_export]
+    use crate::embedded::EmbeddedStore;
+    #[pymodule_export]
+    use crate::error::error_codes;
+    #[pymodule_export]
+    use crate::jsonl::{JsonlIndex, JsonlPart, JsonlReader, jsonl_align, jsonl_concatenate};
+    #[pymodule_export]
+    use crate::mapper::{Mapper, gap_names};
+    #[pymodule_export]
+    use crate::verify::{Buckets, Drill, Keys, blake3_hex, classify, diff};
+}

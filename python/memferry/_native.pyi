@@ -1,0 +1,241 @@
+"""Stubs of the native module; `make lint` checks them against the built one."""
+
+from os import PathLike
+from typing import Any, final
+
+_Path = str | PathLike[str]
+_Quarantined = tuple[str, str | None, str | None, str, str, bytes]
+_Vector = tuple[str, str | None, int, bool | None, int, bytes | None, bytes]
+
+@final
+class Batch:
+    """An Arrow record batch, canonical or raw."""
+
+    def __len__(self) -> int: ...
+    @property
+    def nbytes(self) -> int:
+        """Bytes held by the columns."""
+
+    def counts(self) -> list[tuple[str, int]]:
+        """Records by kind, in copy order."""
+
+    def identities(self) -> list[tuple[str, str]]:
+        """Kind and id of each record."""
+
+    def markers(self) -> list[tuple[str, str] | None]:
+        """Marker of each record: migration and hex digest, or None."""
+
+    def digests(self) -> list[str]:
+        """Hex digest of each record."""
+
+    def filter(self, mask: bytes) -> Batch:
+        """The rows whose byte in `mask` is not zero."""
+
+    def take(self, rows: list[int]) -> Batch:
+        """The rows with these numbers, in that order."""
+
+    def rows(self) -> list[tuple[str, bytes, list[_Vector]]]:
+        """Rows of a raw batch: key, body, vectors."""
+
+    @staticmethod
+    def from_rows(rows: list[tuple[str, bytes, list[_Vector]]]) -> Batch:
+        """A raw batch of rows: key, body, vectors."""
+
+    def __arrow_c_schema__(self) -> object: ...
+    def __arrow_c_array__(self, requested_schema: object | None = None) -> tuple[object, object]: ...
+
+@final
+class Mapper:
+    """Runs one profile table."""
+
+    def __new__(cls, profile_json: str, escaped: bool) -> Mapper: ...
+    @property
+    def profile(self) -> str:
+        """Name of the profile."""
+
+    @property
+    def nests_observations(self) -> bool:
+        """Whether observations live inside their owners."""
+
+    @property
+    def kinds(self) -> list[str]:
+        """Kinds with a table of their own."""
+
+    def decode(self, raw: Batch) -> tuple[Batch, list[_Quarantined], int]:
+        """Raw to canonical: records, quarantined rows, records exploded out of others."""
+
+    def encode(
+        self,
+        records: Batch,
+        *,
+        namespace: str | None = None,
+        accepted: list[str] = [],
+        nested: dict[str, list[str]] | None = None,
+        marker: str | None = None,
+    ) -> tuple[Batch, list[int], list[_Quarantined], int]:
+        """Canonical to raw: raw batch, row numbers behind it, quarantined records, observations nested."""
+
+    def gaps(self, records: Batch) -> list[tuple[str, int, str]]:
+        """Gaps of the records against this profile: name, records, id of the first."""
+
+    @staticmethod
+    def quarantine(records: Batch, reason: str, message: str) -> list[_Quarantined]:
+        """Records as quarantine entries, whole, for a reason found outside the mapper."""
+
+@final
+class EmbeddedStore:
+    """One connection to an embedded store."""
+
+    @staticmethod
+    def open_source(path: _Path) -> EmbeddedStore:
+        """Opens a store read-only."""
+
+    @staticmethod
+    def open_target(path: _Path) -> EmbeddedStore:
+        """Opens a store to write it, making it where there is none."""
+
+    def store_id(self) -> str: ...
+    def data_version(self) -> int: ...
+    def count(self, kind: str) -> int: ...
+    def bounds(self, kind: str) -> tuple[int, int] | None: ...
+    def read_page(
+        self,
+        kind: str,
+        after: int,
+        until: int | None,
+        max_records: int,
+        max_bytes: int,
+        *,
+        with_vectors: bool = True,
+    ) -> tuple[Batch, list[_Quarantined], int, int | None]:
+        """Records, quarantined rows, rows read, `seq` to go on after."""
+
+    def fetch(self, kind: str, ids: list[str]) -> tuple[Batch, list[_Quarantined]]: ...
+    def begin(self) -> None: ...
+    def commit(self) -> None: ...
+    def abort(self) -> None: ...
+    def write(self, records: Batch, *, marker: str | None = None, fresh: bool = False) -> None: ...
+    def delete(self, kind: str, ids: list[str]) -> int: ...
+    def ledger_put(self, migration: str, key: str, value: str) -> None: ...
+    def ledger_get(self, migration: str, key: str) -> str | None: ...
+    def ledger_scan(self, migration: str, prefix: str, after: str, limit: int) -> list[tuple[str, str]]: ...
+    def ledger_delete(self, migration: str, prefix: str) -> None: ...
+    def ledger_migrations(self) -> list[str]: ...
+    def mark_text_stale(self) -> None: ...
+    def rebuild_text(self) -> None: ...
+    def quick_check(self) -> str: ...
+    def search_text(self, kind: str, words: str, limit: int) -> list[tuple[str, float]]: ...
+    def search_vector(self, kind: str, name: str, query: list[float], limit: int) -> list[tuple[str, float]]: ...
+
+@final
+class JsonlReader:
+    """Reads one file in pages."""
+
+    def __new__(cls, path: _Path) -> JsonlReader: ...
+    @property
+    def seekable(self) -> bool:
+        """Whether byte ranges can be read in parallel."""
+
+    def read_page(
+        self,
+        start: int,
+        until: int | None,
+        max_records: int,
+        max_bytes: int,
+    ) -> tuple[Batch, int, int | None]:
+        """Raw batch, lines read, offset to go on at."""
+
+@final
+class JsonlPart:
+    """Writes one part file."""
+
+    def __new__(cls, path: _Path, whole: _Path) -> JsonlPart: ...
+    def append(self, raw: Batch) -> None:
+        """Appends one line a row."""
+
+    def finish(self) -> None:
+        """Ends the part: on return it is on the disk."""
+
+@final
+class JsonlIndex:
+    """Finds records of an existing file."""
+
+    def __new__(cls, path: _Path, mapper: Mapper) -> JsonlIndex: ...
+    def fetch(self, mapper: Mapper, identities: list[tuple[str, str]]) -> Batch:
+        """The records with these kinds and ids."""
+
+    def replace(self, identities: list[tuple[str, str]]) -> None:
+        """Leaves these records out of the rest."""
+
+    def rest(self, start: int) -> tuple[Batch, int | None]:
+        """Lines nobody replaced from an offset on, and where to go on."""
+
+@final
+class Buckets:
+    """Count and sum by bucket."""
+
+    def __new__(cls, buckets: int) -> Buckets: ...
+    def add(self, records: Batch, *, only: str | None = None) -> int:
+        """Adds records, with `only` those marked by that migration; how many were left out."""
+
+    def unequal(self, other: Buckets) -> list[int]:
+        """Buckets that differ."""
+
+    def by_kind(self) -> list[int]:
+        """Records added: entities, memories, observations, relations."""
+
+    def total(self) -> str:
+        """Hex digest over everything."""
+
+@final
+class Drill:
+    """Record by record comparison within some buckets."""
+
+    def __new__(cls, buckets: int, wanted: list[int]) -> Drill: ...
+    def expect(self, records: Batch) -> None:
+        """Adds records as the target is expected to hold them."""
+
+    def find(self, records: Batch, *, marker: str | None = None) -> None:
+        """Adds records the target holds."""
+
+    def findings(self) -> list[tuple[str, str, str]]:
+        """What, kind and id of everything that differs."""
+
+@final
+class Keys:
+    """Keys of records, 16 bytes each."""
+
+    def __new__(cls) -> Keys: ...
+    def __len__(self) -> int: ...
+    def add(self, records: Batch) -> None:
+        """Adds kind and id of every record."""
+
+    def contains(self, records: Batch) -> bytes:
+        """One byte a record: 1 where its kind and id were added."""
+
+    def repeated(self) -> Keys:
+        """Only the keys that were added more than once."""
+
+def classify(source: Batch, existing: Batch, migration: str) -> bytes:
+    """One byte a source record: 0 create, 1 update, 2 unchanged, 3 conflict, 4 existing."""
+
+def diff(
+    expected: Batch,
+    found: Batch,
+) -> list[tuple[str, str, list[tuple[str, str | None, str | None]]]]:
+    """Kind, id and differing fields of the records that stand in both batches and are not equal."""
+
+def jsonl_align(path: _Path, offset: int) -> int:
+    """The start of the first line at or after `offset`."""
+
+def jsonl_concatenate(parts: list[Any], whole: _Path) -> None:
+    """Joins part files and renames the result into place."""
+
+def blake3_hex(bytes: bytes) -> str:
+    """Hex BLAKE3 of bytes."""
+
+def error_codes() -> list[tuple[str, bool]]:
+    """All codes with whether they are transient."""
+
+def gap_names() -> list[str]:
+    """Names of all gaps."""

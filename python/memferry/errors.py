@@ -1,0 +1,123 @@
+"""Every error memferry raises: one tree, stable codes, exit codes.
+
+    MemferryError
+    ├── RefusedError     exit 2: asked for something that is not done
+    ├── StoreError       exit 3: a store failed
+    │   └── TransientError   worth trying again
+    └── NotProvenError   exit 1: it ran, and the proof failed
+
+The native module raises through `from_native`; `CATALOGUE` is what `docs/errors.md` is checked against.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = [
+    "CATALOGUE",
+    "MemferryError",
+    "NotProvenError",
+    "RefusedError",
+    "StoreError",
+    "TransientError",
+    "from_native",
+]
+
+CATALOGUE: Final[dict[str, str]] = {
+    # raised by the native module
+    "invalid": "a value, name or option that is not allowed",
+    "profile": "a profile table or mapping file that contradicts itself",
+    "where": "a filter that does not compile or does not answer yes or no",
+    "store-missing": "there is no store where it was said to be",
+    "store-format": "what is there is not the store that was named",
+    "format-newer": "written by a newer memferry",
+    "store-locked": "locked by another program",
+    "store-corrupt": "the store is damaged",
+    "disk-full": "no space is left",
+    "fenced": "another run has taken the migration over",
+    "unavailable": "the store cannot be reached or does not answer",
+    "throttled": "the store asked to be called later",
+    "unauthorized": "the store refused the credentials",
+    "refused": "the store refused the request",
+    "io": "the operating system failed",
+    # raised by the plan and the phases
+    "url": "a store URL that cannot be read",
+    "gap": "the target cannot hold something the source has, and it was not accepted",
+    "existing": "the first run would overwrite records that are already there",
+    "repeated-id": "two records would have one id in the target",
+    "plan-changed": "an unfinished run is bound to another plan",
+    "busy": "another run of this migration is at work",
+    "no-migration": "the target knows no such migration",
+    "max-deletes": "more records would be deleted than allowed",
+    "not-native": "not possible with this profile",
+    "quarantine-limit": "more records were quarantined than allowed",
+    "books": "the books do not balance, which is a defect of memferry",
+    "interrupted": "stopped by a signal; the same command resumes",
+    "extra-missing": "an optional package is not installed",
+}
+
+_REFUSALS: Final = frozenset(
+    {"invalid", "profile", "where", "store-missing", "store-format", "format-newer", "unauthorized"},
+)
+
+
+class MemferryError(Exception):
+    """Base of all errors.
+
+    Attributes:
+        code: Stable slug, a key of `CATALOGUE`.
+        hint: What to do about it, or None.
+        exit_code: What the command line exits with.
+    """
+
+    exit_code = 3
+
+    def __init__(self, code: str, message: str, *, hint: str | None = None) -> None:
+        if code not in CATALOGUE:
+            message = f"{message} (unlisted error code {code})"
+        super().__init__(message)
+        self.code = code
+        self.hint = hint
+
+
+class RefusedError(MemferryError):
+    """What was asked is not done; nothing was written."""
+
+    exit_code = 2
+
+
+class StoreError(MemferryError):
+    """A store failed for good."""
+
+
+class TransientError(StoreError):
+    """A store failed in a way that may pass.
+
+    Attributes:
+        retry_after_secs: How long the store asked to wait, or None.
+    """
+
+    def __init__(self, code: str, message: str, *, retry_after_secs: float | None = None) -> None:
+        super().__init__(code, message)
+        self.retry_after_secs = retry_after_secs
+
+
+class NotProvenError(MemferryError):
+    """It ran to its end and the result is not what it should be."""
+
+    exit_code = 1
+
+
+def from_native(code: str, message: str, retry_after_secs: float | None) -> MemferryError:
+    """Makes the exception for an error of the native module.
+
+    Args:
+        code: Slug of the native error.
+        message: Its text.
+        retry_after_secs: How long the store asked to wait.
+    """
+    if code in {"store-locked", "unavailable", "throttled"}:
+        return TransientError(code, message, retry_after_secs=retry_after_secs)
+    if code in _REFUSALS:
+        return RefusedError(code, message)
+    return StoreError(code, message)

@@ -1,0 +1,182 @@
+"""Words of the design as types: streams, ranges, books, quarantine, outcome."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    from memferry._native import Batch
+
+__all__ = [
+    "KINDS",
+    "Books",
+    "Existing",
+    "KindBooks",
+    "Limits",
+    "OnConflict",
+    "OnExisting",
+    "Outcome",
+    "Page",
+    "Quarantined",
+    "Range",
+    "Stream",
+]
+
+KINDS: Final = ("entity", "memory", "observation", "relation")
+"""The kinds in copy order."""
+
+UNKNOWN: Final = "unknown"
+"""Where rows are booked whose kind could not be read."""
+
+Outcome = Literal[
+    "proven",
+    "matched_live",
+    "partial",
+    "not_proven",
+    "refused",
+    "failed",
+    "interrupted",
+    "rolled_back",
+]
+OnExisting = Literal["refuse", "keep", "overwrite"]
+OnConflict = Literal["keep", "source"]
+Existing = tuple[str, str]
+
+
+class Quarantined(NamedTuple):
+    """A row that could not be moved, whole."""
+
+    key: str
+    kind: str | None
+    id: str | None
+    reason: str
+    message: str
+    raw: bytes
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A part of a store that is read in one order: a table, a file, a collection.
+
+    Attributes:
+        name: How the store calls it.
+        kinds: Kinds of the records in it.
+        rows: How many rows the store says it has, or None where it cannot tell without reading.
+    """
+
+    name: str
+    kinds: tuple[str, ...]
+    rows: int | None
+
+
+@dataclass(frozen=True)
+class Range:
+    """A half-open slice of a stream's key space; unit of resume.
+
+    Attributes:
+        number: Place in the plan.
+        stream: Name of the stream.
+        start: First key, None for the beginning.
+        end: First key that is not in it, None for the end.
+    """
+
+    number: int
+    stream: str
+    start: str | None
+    end: str | None
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds of a page.
+
+    Attributes:
+        records: Most records.
+        size_bytes: Content after which a page ends; one record may go beyond it.
+    """
+
+    records: int = 4096
+    size_bytes: int = 8 << 20
+
+
+@dataclass(frozen=True)
+class Page:
+    """What one read gives.
+
+    Attributes:
+        records: Canonical batch.
+        quarantined: Rows that are no records.
+        read: Raw rows read.
+        exploded: Records made out of lists inside others.
+        next: Where to go on, None at the end of the range.
+    """
+
+    records: Batch
+    quarantined: list[Quarantined]
+    read: int
+    exploded: int
+    next: str | None
+
+
+@dataclass
+class KindBooks:
+    """Counts of one kind. `read + exploded` equals the sum of the rest, `deleted` apart."""
+
+    read: int = 0
+    exploded: int = 0
+    written: int = 0
+    unchanged: int = 0
+    deduplicated: int = 0
+    filtered: int = 0
+    conflicts: int = 0
+    quarantined: int = 0
+    nested: int = 0
+    deleted: int = 0
+
+    def balanced(self) -> bool:
+        """Whether every record that was read is accounted for once."""
+        out = self.written + self.unchanged + self.deduplicated + self.filtered
+        return self.read + self.exploded == out + self.conflicts + self.quarantined + self.nested
+
+
+@dataclass
+class Books:
+    """Counts by kind.
+
+    >>> books = Books()
+    >>> books.of("memory").read += 1
+    >>> books.balanced()
+    False
+    """
+
+    kinds: dict[str, KindBooks] = field(default_factory=dict)
+
+    def of(self, kind: str) -> KindBooks:
+        """The counts of `kind`, made where there are none."""
+        return self.kinds.setdefault(kind, KindBooks())
+
+    def add(self, other: Books) -> None:
+        """Adds the counts of `other`."""
+        for kind, counts in other.kinds.items():
+            mine = self.of(kind)
+            for name, value in asdict(counts).items():
+                setattr(mine, name, getattr(mine, name) + value)
+
+    def balanced(self) -> bool:
+        """Whether every kind balances."""
+        return all(counts.balanced() for counts in self.kinds.values())
+
+    def total(self, name: str) -> int:
+        """Sum of one column."""
+        return sum(getattr(counts, name) for counts in self.kinds.values())
+
+    def to_json(self) -> dict[str, dict[str, int]]:
+        """Plain dicts, kinds in copy order."""
+        order = [*KINDS, UNKNOWN]
+        return {kind: asdict(self.kinds[kind]) for kind in order if kind in self.kinds}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Books:
+        """Reads what `to_json` wrote."""
+        return cls({kind: KindBooks(**counts) for kind, counts in value.items()})

@@ -1,0 +1,37 @@
+"""Profile tables, as data: one JSON file a profile and shape."""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+
+from memferry._native import Mapper
+from memferry.errors import RefusedError
+
+__all__ = ["load_mapper", "profile_names"]
+
+
+def profile_names(shape: str) -> list[str]:
+    """Profiles there are for `shape` (`document`, `point`, `node`).
+
+    >>> "native" in profile_names("document")
+    True
+    """
+    ending = f"-{shape}.json"
+    names = (entry.name for entry in files(__name__).iterdir())
+    return sorted(name.removesuffix(ending) for name in names if name.endswith(ending))
+
+
+def load_mapper(profile: str, shape: str) -> Mapper:
+    """Loads a profile's mapper for a shape.
+
+    Raises:
+        RefusedError: `profile`, when there is none.
+    """
+    known = profile_names(shape)
+    if profile not in known:
+        raise RefusedError("profile", f"no profile `{profile}` for {shape} stores, allowed: {', '.join(known)}")
+    text = files(__name__).joinpath(f"{profile}-{shape}.json").read_text("utf-8")
+    # Documents are plain JSON unless the profile is ours; every other shape hands over canonical text.
+    escaped = shape != "document" or bool(json.loads(text).get("escaped"))
+    return Mapper(text, escaped)

@@ -1,0 +1,148 @@
+"""Store URLs: `agents.db`, `jsonl:memory.jsonl`, `qdrant://host:6334/collection?profile=mem0`."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from memferry.errors import RefusedError
+
+__all__ = ["StoreUrl", "parse_url"]
+
+_SUFFIXES: Final = {
+    ".db": "embedded",
+    ".sqlite": "embedded",
+    ".sqlite3": "embedded",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".gz": "jsonl",
+    ".zst": "jsonl",
+}
+_FILES: Final = frozenset({"embedded", "jsonl"})
+_SERVERS: Final = {"qdrant": 6334, "neo4j": 7687}
+_OPTIONS: Final = frozenset({"profile", "tls", "identity"})
+_MAX_URL_CHARS: Final = 4096
+
+
+@dataclass(frozen=True)
+class StoreUrl:
+    """A parsed store URL. Holds no secret.
+
+    Attributes:
+        text: The URL as given.
+        backend: Name of the backend.
+        profile: Name of the profile.
+        path: File of a file backend.
+        host: Host of a server backend.
+        port: Its port.
+        name: Collection or database.
+        user: User name, if the URL gives one.
+        tls: Whether to speak TLS.
+        identity: Identity set by the user, or None.
+    """
+
+    text: str
+    backend: str
+    profile: str = "native"
+    path: Path | None = None
+    host: str = ""
+    port: int = 0
+    name: str = ""
+    user: str | None = None
+    tls: bool = False
+    identity: str | None = None
+
+
+def _refuse(text: str, why: str, hint: str | None = None) -> RefusedError:
+    return RefusedError("url", f"store URL `{text}`: {why}", hint=hint)
+
+
+def parse_url(text: str) -> StoreUrl:
+    """Reads a store URL.
+
+    Args:
+        text: A path, or `backend:...`.
+
+    Raises:
+        RefusedError: `url`, with what was got and what is allowed.
+
+    >>> parse_url("agents.db").backend
+    'embedded'
+    >>> parse_url("jsonl:memory.json?profile=server-memory").profile
+    'server-memory'
+    >>> parse_url("qdrant://localhost/agents").port
+    6334
+    """
+    if len(text) > _MAX_URL_CHARS or "\0" in text:
+        raise _refuse(text[:80], f"longer than {_MAX_URL_CHARS} characters or with a NUL")
+    scheme = re.match(r"([a-z][a-z0-9+]*):", text)
+    if scheme is None:
+        path, _, query = text.partition("?")
+        backend = _SUFFIXES.get(Path(path).suffix)
+        if backend is None:
+            hint = "name the backend, as in `jsonl:FILE` or `embedded:FILE`"
+            raise _refuse(text, f"the ending `{Path(path).suffix}` names no backend", hint)
+        return _file(text, backend, path, query)
+    backend = scheme[1]
+    if backend in _FILES:
+        path, _, query = text[len(backend) + 1 :].partition("?")
+        return _file(text, backend, path.removeprefix("//"), query)
+    if backend in _SERVERS:
+        return _server(text, backend)
+    allowed = ", ".join(sorted([*_FILES, *_SERVERS]))
+    raise _refuse(text, f"unknown backend `{backend}`, allowed: {allowed}")
+
+
+def _options(text: str, query: str) -> dict[str, str]:
+    options = dict(parse_qsl(query, keep_blank_values=True))
+    for name in options:
+        if name not in _OPTIONS:
+            raise _refuse(text, f"unknown option `{name}`, allowed: {', '.join(sorted(_OPTIONS))}")
+    return options
+
+
+def _file(text: str, backend: str, path: str, query: str) -> StoreUrl:
+    if not path:
+        raise _refuse(text, "no file is named")
+    options = _options(text, query)
+    return StoreUrl(
+        text=text,
+        backend=backend,
+        profile=options.get("profile", "native"),
+        path=Path(path),
+        identity=options.get("identity"),
+    )
+
+
+def _server(text: str, backend: str) -> StoreUrl:
+    try:
+        parts = urlsplit(text)
+        port = parts.port or _SERVERS[backend]
+    except ValueError as e:
+        raise _refuse(text.split("@")[-1], str(e)) from None
+    if parts.password is not None:
+        raise _refuse(
+            f"{backend}://{parts.hostname}{parts.path}",
+            "a password in a URL ends up in logs and shell histories",
+            "put it into an environment variable and name that with --source-password-env or --target-password-env",
+        )
+    if not parts.hostname:
+        raise _refuse(text, "no host is named")
+    options = _options(text, parts.query)
+    name = unquote(parts.path.strip("/"))
+    if backend == "qdrant" and not name:
+        raise _refuse(text, "no collection is named", f"for example {backend}://{parts.netloc}/agents")
+    return StoreUrl(
+        text=text,
+        backend=backend,
+        profile=options.get("profile", "native"),
+        host=parts.hostname,
+        port=port,
+        name=name,
+        user=parts.username,
+        tls=options.get("tls", "0") in {"1", "true", "yes"},
+        identity=options.get("identity"),
+    )

@@ -1,0 +1,86 @@
+//! Writing part files, and joining them into the file that was asked for.
+
+use std::fs::{File, OpenOptions};
+use std::io::{BufWriter, Write};
+use std::path::Path;
+
+use arrow_array::RecordBatch;
+
+use super::Compression;
+use crate::error::{Error, Result};
+use crate::raw::RawView;
+
+enum Packer {
+    Plain(BufWriter<File>),
+    Gzip(flate2::write::GzEncoder<BufWriter<File>>),
+    Zstd(zstd::stream::write::Encoder<'static, BufWriter<File>>),
+}
+
+/// One part: the lines of one range, packed as the whole file will be. Members and frames may follow one another.
+pub struct Part {
+    packer: Packer,
+}
+
+impl Part {
+    /// Starts the part over.
+    pub fn create(path: &Path, compression: Compression) -> Result<Self> {
+        let file = File::create(path).map_err(|e| Error::from(e).at(path.display()))?;
+        let file = BufWriter::with_capacity(1 << 20, file);
+        let packer = match compression {
+            Compression::None => Packer::Plain(file),
+            Compression::Gzip => Packer::Gzip(flate2::write::GzEncoder::new(file, flate2::Compression::new(6))),
+            Compression::Zstd => Packer::Zstd(zstd::stream::write::Encoder::new(file, 3)?),
+        };
+        Ok(Self { packer })
+    }
+
+    /// Appends one line a row.
+    pub fn append(&mut self, raw: &RecordBatch) -> Result<()> {
+        let view = RawView::new(raw)?;
+        let out: &mut dyn Write = match &mut self.packer {
+            Packer::Plain(out) => out,
+            Packer::Gzip(out) => out,
+            Packer::Zstd(out) => out,
+        };
+        for row in 0..view.len() {
+            out.write_all(view.body(row))?;
+            out.write_all(b"\n")?;
+        }
+        Ok(())
+    }
+
+    /// Ends the part: on return it is on the disk.
+    pub fn finish(self) -> Result<()> {
+        let buffered = match self.packer {
+            Packer::Plain(out) => out,
+            Packer::Gzip(out) => out.finish()?,
+            Packer::Zstd(out) => out.finish()?,
+        };
+        let file = buffered.into_inner().map_err(|e| Error::from(e.into_error()))?;
+        Ok(file.sync_all()?)
+    }
+}
+
+/// Joins `parts` into `whole`: written beside it, synced, then renamed over it.
+pub fn concatenate(parts: &[&Path], whole: &Path) -> Result<()> {
+    let mut name = whole.as_os_str().to_owned();
+    name.push(".memferry-new");
+    let fresh = Path::new(&name);
+    let mut out = OpenOptions::new().write(true).create(true).truncate(true).open(fresh)?;
+    for part in parts {
+        let mut file = File::open(part).map_err(|e| Error::from(e).at(part.display()))?;
+        std::io::copy(&mut file, &mut out)?;
+    }
+    out.sync_all()?;
+    std::fs::rename(fresh, whole)?;
+    sync_folder(whole)
+}
+
+/// Makes a rename durable.
+pub fn sync_folder(file: &Path) -> Result<()> {
+    let folder = std::path::absolute(file)?;
+    if let Some(folder) = folder.parent() {
+        File::open(folder)?.sync_all()?;
+    }
+    Ok(())
+}

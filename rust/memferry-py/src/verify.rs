@@ -1,0 +1,165 @@
+//! Comparing both ends, in Python.
+
+use std::sync::Mutex;
+
+use hashbrown::HashMap;
+use memferry_core::digest::identity;
+use memferry_core::error::Error;
+use memferry_core::record::RecordView;
+use memferry_core::{keys, sync, verify};
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+use crate::batch::Batch;
+use crate::error::{PyRes, poisoned};
+
+/// Count and sum by bucket.
+#[pyclass(frozen, module = "memferry._native")]
+pub struct Buckets {
+    inner: Mutex<verify::Buckets>,
+}
+
+#[pymethods]
+impl Buckets {
+    #[new]
+    fn new(buckets: usize) -> Self {
+        Self { inner: Mutex::new(verify::Buckets::new(buckets)) }
+    }
+
+    /// Adds records, with `only` those marked by that migration; how many were left out.
+    #[pyo3(signature = (records, *, only=None))]
+    fn add(&self, py: Python<'_>, records: &Batch, only: Option<&str>) -> PyRes<u64> {
+        py.detach(|| Ok(self.inner.lock().map_err(poisoned)?.add(&records.inner, only)?))
+    }
+
+    /// Buckets that differ.
+    fn unequal(&self, other: &Self) -> PyRes<Vec<usize>> {
+        let other = other.inner.lock().map_err(poisoned)?.clone();
+        Ok(self.inner.lock().map_err(poisoned)?.unequal(&other)?)
+    }
+
+    /// Records added: entities, memories, observations, relations.
+    fn by_kind(&self) -> PyRes<[u64; 4]> {
+        Ok(self.inner.lock().map_err(poisoned)?.by_kind())
+    }
+
+    /// Hex digest over everything.
+    fn total(&self) -> PyRes<String> {
+        Ok(format!("{:032x}", self.inner.lock().map_err(poisoned)?.total()))
+    }
+}
+
+/// Record by record comparison within some buckets.
+#[pyclass(frozen, module = "memferry._native")]
+pub struct Drill {
+    inner: Mutex<verify::Drill>,
+}
+
+#[pymethods]
+impl Drill {
+    #[new]
+    fn new(buckets: usize, wanted: Vec<usize>) -> Self {
+        Self { inner: Mutex::new(verify::Drill::new(buckets, wanted)) }
+    }
+
+    /// Adds records as the target is expected to hold them.
+    fn expect(&self, py: Python<'_>, records: &Batch) -> PyRes<()> {
+        py.detach(|| Ok(self.inner.lock().map_err(poisoned)?.expect(&records.inner)?))
+    }
+
+    /// Adds records the target holds.
+    #[pyo3(signature = (records, *, marker=None))]
+    fn find(&self, py: Python<'_>, records: &Batch, marker: Option<&str>) -> PyRes<()> {
+        py.detach(|| Ok(self.inner.lock().map_err(poisoned)?.find(&records.inner, marker)?))
+    }
+
+    /// What, kind and id of everything that differs.
+    fn findings(&self) -> PyRes<Vec<(&'static str, &'static str, String)>> {
+        let findings = self.inner.lock().map_err(poisoned)?.findings();
+        Ok(findings.into_iter().map(|f| (f.what, f.kind.as_str(), f.id)).collect())
+    }
+}
+
+/// Keys of records, 16 bytes each.
+#[pyclass(frozen, module = "memferry._native")]
+pub struct Keys {
+    inner: Mutex<keys::Keys>,
+}
+
+#[pymethods]
+impl Keys {
+    #[new]
+    fn new() -> Self {
+        Self { inner: Mutex::new(keys::Keys::default()) }
+    }
+
+    fn __len__(&self) -> PyRes<usize> {
+        Ok(self.inner.lock().map_err(poisoned)?.len())
+    }
+
+    /// Adds kind and id of every record.
+    fn add(&self, py: Python<'_>, records: &Batch) -> PyRes<()> {
+        py.detach(|| {
+            let view = RecordView::new(&records.inner)?;
+            let identities = (0..view.len()).map(|row| identity(view.kind(row), view.id(row)));
+            self.inner.lock().map_err(poisoned)?.extend(identities);
+            Ok(())
+        })
+    }
+
+    /// One byte a record: 1 where its kind and id were added.
+    fn contains<'py>(&self, py: Python<'py>, records: &Batch) -> PyRes<Bound<'py, PyBytes>> {
+        let mask = py.detach(|| {
+            let view = RecordView::new(&records.inner)?;
+            let mut keys = self.inner.lock().map_err(poisoned)?;
+            let mask = (0..view.len()).map(|row| u8::from(keys.contains(identity(view.kind(row), view.id(row)))));
+            PyRes::Ok(mask.collect::<Vec<_>>())
+        })?;
+        Ok(PyBytes::new(py, &mask))
+    }
+
+    /// Only the keys that were added more than once.
+    fn repeated(&self, py: Python<'_>) -> PyRes<Self> {
+        py.detach(|| {
+            let mut repeated = keys::Keys::default();
+            repeated.extend(self.inner.lock().map_err(poisoned)?.repeated());
+            Ok(Self { inner: Mutex::new(repeated) })
+        })
+    }
+}
+
+/// One byte a source record: 0 create, 1 update, 2 unchanged, 3 conflict, 4 existing.
+#[pyfunction]
+pub fn classify<'py>(py: Python<'py>, source: &Batch, existing: &Batch, migration: &str) -> PyRes<Bound<'py, PyBytes>> {
+    let actions = py.detach(|| sync::classify(&source.inner, &existing.inner, migration))?;
+    Ok(PyBytes::new(py, &actions.iter().map(|a| *a as u8).collect::<Vec<_>>()))
+}
+
+/// Field differences of records with the same kind and id.
+type RecordDiffs = Vec<(&'static str, String, Vec<verify::FieldDiff>)>;
+
+/// Kind, id and differing fields of the records that stand in both batches and are not equal.
+#[pyfunction]
+pub fn diff(py: Python<'_>, expected: &Batch, found: &Batch) -> PyRes<RecordDiffs> {
+    let diffs = py.detach(|| {
+        let (expected, found) = (RecordView::new(&expected.inner)?, RecordView::new(&found.inner)?);
+        let known: HashMap<u128, _> = found.iter().map(|r| (identity(r.kind, r.id), r)).collect();
+        let mut diffs = RecordDiffs::new();
+        for r in expected.iter() {
+            if let Some(other) = known.get(&identity(r.kind, r.id)) {
+                let fields = verify::diff(&r, other);
+                if !fields.is_empty() {
+                    diffs.push((r.kind.as_str(), r.id.to_owned(), fields));
+                }
+            }
+        }
+        Ok::<_, Error>(diffs)
+    })?;
+    Ok(diffs)
+}
+
+/// Hex BLAKE3 of bytes.
+#[pyfunction]
+pub fn blake3_hex(bytes: &[u8]) -> String {
+    blake3::hash(bytes).to_hex().to_string()
+}
