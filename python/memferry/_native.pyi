@@ -1,11 +1,11 @@
 """Stubs of the native module; `make lint` checks them against the built one."""
 
 from os import PathLike
-from typing import Any, final
+from typing import Any, TypeAlias, final
 
-_Path = str | PathLike[str]
-_Quarantined = tuple[str, str | None, str | None, str, str, bytes]
-_Vector = tuple[str, str | None, int, bool | None, int, bytes | None, bytes]
+_Path: TypeAlias = str | PathLike[str]
+_Quarantined: TypeAlias = tuple[str, str | None, str | None, str, str, bytes]
+_Vector: TypeAlias = tuple[str, str | None, int, bool | None, int, bytes | None, bytes]
 
 @final
 class Batch:
@@ -30,6 +30,10 @@ class Batch:
 
     def filter(self, mask: bytes) -> Batch:
         """The rows whose byte in `mask` is not zero."""
+
+    @staticmethod
+    def concat(batches: list[Batch]) -> Batch:
+        """Batches of one schema as one."""
 
     def take(self, rows: list[int]) -> Batch:
         """The rows with these numbers, in that order."""
@@ -171,6 +175,82 @@ class JsonlIndex:
         """Lines nobody replaced from an offset on, and where to go on."""
 
 @final
+class QdrantStore:
+    """A client of one Qdrant server; threads may share it."""
+
+    def __new__(
+        cls,
+        url: str,
+        *,
+        api_key: str | None = None,
+        ca_pem: str | None = None,
+        timeout_secs: float = 60.0,
+    ) -> QdrantStore: ...
+    def exists(self, collection: str) -> bool: ...
+    def collections(self) -> list[str]:
+        """Names of all collections."""
+
+    def info(self, collection: str) -> str:
+        """What is known of a collection, as JSON."""
+
+    def create(self, collection: str, vectors_json: str, *, deferred_index: bool = False) -> int | None:
+        """Makes a collection; the indexing threshold it had before it was deferred."""
+
+    def set_indexing_threshold(self, collection: str, threshold: int | None) -> None:
+        """Sets it in KiB; 0 for no index, None for the default of servers."""
+
+    def delete_collection(self, collection: str) -> bool: ...
+    def create_payload_index(self, collection: str, field: str, field_type: str) -> None: ...
+    def wait_green(self, collection: str, deadline_secs: float) -> bool:
+        """Whether the collection is optimized within the deadline."""
+
+    def scroll(
+        self,
+        collection: str,
+        start: str | None,
+        until: str | None,
+        max_records: int,
+        max_bytes: int,
+        *,
+        filter: list[tuple[str, str]] = [],
+        with_vectors: bool = True,
+    ) -> tuple[Batch, int, str | None]:
+        """Raw batch, points read, id to go on at."""
+
+    def get(self, collection: str, keys: list[str], *, with_vectors: bool = True) -> Batch:
+        """The points with these ids that there are, in the order of the ids."""
+
+    def count(self, collection: str, *, filter: list[tuple[str, str]] = [], exact: bool = True) -> int: ...
+    def upsert(self, collection: str, raw: Batch) -> list[tuple[int, str]]:
+        """Writes a raw batch and waits until it is applied; rows that were not written, with the reason."""
+
+    def submit(self, collection: str, raw: Batch) -> QdrantTicket:
+        """Starts to write a raw batch."""
+
+    def delete(self, collection: str, keys: list[str]) -> None: ...
+    def put_documents(self, collection: str, documents: list[tuple[str, str]]) -> None:
+        """Writes JSON objects under ids as payloads without vectors."""
+
+    def query(
+        self,
+        collection: str,
+        vector_name: str,
+        vector: list[float],
+        limit: int,
+        *,
+        filter: list[tuple[str, str]] = [],
+        exact: bool = False,
+    ) -> list[tuple[str, float]]:
+        """Ids and scores of the nearest points, best first."""
+
+@final
+class QdrantTicket:
+    """A batch on its way to a server."""
+
+    def ack(self) -> list[tuple[int, str]]:
+        """Waits until the batch is applied; rows that were not written, with the reason. Only once."""
+
+@final
 class Buckets:
     """Count and sum by bucket."""
 
@@ -210,6 +290,9 @@ class Keys:
     def add(self, records: Batch) -> None:
         """Adds kind and id of every record."""
 
+    def add_identities(self, identities: list[tuple[str, str]]) -> None:
+        """Adds kinds and ids."""
+
     def contains(self, records: Batch) -> bytes:
         """One byte a record: 1 where its kind and id were added."""
 
@@ -225,13 +308,19 @@ def diff(
 ) -> list[tuple[str, str, list[tuple[str, str | None, str | None]]]]:
     """Kind, id and differing fields of the records that stand in both batches and are not equal."""
 
+def normalize_vectors(records: Batch, names: list[str]) -> Batch:
+    """The batch with every dense or multi vector of these names at length one, so that a Cosine collection keeps it."""
+
+def vectors_not_finite(records: Batch, names: list[str]) -> list[int]:
+    """Rows with a NaN or an infinity in a dense or multi vector of these names."""
+
 def jsonl_align(path: _Path, offset: int) -> int:
     """The start of the first line at or after `offset`."""
 
 def jsonl_concatenate(parts: list[Any], whole: _Path) -> None:
     """Joins part files and renames the result into place."""
 
-def blake3_hex(bytes: bytes) -> str:
+def blake3_hex(data: bytes) -> str:
     """Hex BLAKE3 of bytes."""
 
 def error_codes() -> list[tuple[str, bool]]:

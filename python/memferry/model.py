@@ -63,11 +63,13 @@ class Stream:
         name: How the store calls it.
         kinds: Kinds of the records in it.
         rows: How many rows the store says it has, or None where it cannot tell without reading.
+        size_bytes: Size, where that is what the store knows.
     """
 
     name: str
     kinds: tuple[str, ...]
     rows: int | None
+    size_bytes: int = 0
 
 
 @dataclass(frozen=True)

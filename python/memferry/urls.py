@@ -122,7 +122,7 @@ def _server(text: str, backend: str) -> StoreUrl:
         parts = urlsplit(text)
         port = parts.port or _SERVERS[backend]
     except ValueError as e:
-        raise _refuse(text.split("@")[-1], str(e)) from None
+        raise _refuse(text.rsplit("@", maxsplit=1)[-1], str(e)) from None
     if parts.password is not None:
         raise _refuse(
             f"{backend}://{parts.hostname}{parts.path}",

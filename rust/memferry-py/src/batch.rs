@@ -80,6 +80,15 @@ impl Batch {
         Ok(inner.into())
     }
 
+    /// Batches of one schema as one.
+    #[staticmethod]
+    fn concat(py: Python<'_>, batches: Vec<Py<Self>>) -> PyRes<Self> {
+        let inner: Vec<RecordBatch> = batches.iter().map(|b| b.get().inner.clone()).collect();
+        let schema = inner.first().map_or_else(memferry_core::record::schema, RecordBatch::schema);
+        let whole = py.detach(|| arrow_select::concat::concat_batches(&schema, &inner)).map_err(Error::from)?;
+        Ok(whole.into())
+    }
+
     /// The rows with these numbers, in that order.
     fn take(&self, py: Python<'_>, rows: Vec<u64>) -> PyRes<Self> {
         let rows = arrow_array::UInt64Array::from(rows);

@@ -7,6 +7,7 @@ mod embedded;
 mod error;
 mod jsonl;
 mod mapper;
+mod qdrant;
 mod verify;
 
 #[pyo3::pymodule]
@@ -21,6 +22,8 @@ mod _native {
     use crate::jsonl::{JsonlIndex, JsonlPart, JsonlReader, jsonl_align, jsonl_concatenate};
     #[pymodule_export]
     use crate::mapper::{Mapper, gap_names};
+    #[pymodule_export]
+    use crate::qdrant::{QdrantStore, QdrantTicket, normalize_vectors, vectors_not_finite};
     #[pymodule_export]
     use crate::verify::{Buckets, Drill, Keys, blake3_hex, classify, diff};
 }

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use hashbrown::HashMap;
 use memferry_core::digest::identity;
 use memferry_core::error::Error;
-use memferry_core::record::RecordView;
+use memferry_core::record::{Kind, RecordView};
 use memferry_core::{keys, sync, verify};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -107,6 +107,16 @@ impl Keys {
         })
     }
 
+    /// Adds kinds and ids.
+    fn add_identities(&self, identities: Vec<(String, String)>) -> PyRes<()> {
+        let keys = identities
+            .iter()
+            .map(|(kind, id)| Ok(identity(Kind::parse(kind)?, id)))
+            .collect::<Result<Vec<_>, Error>>()?;
+        self.inner.lock().map_err(poisoned)?.extend(keys);
+        Ok(())
+    }
+
     /// One byte a record: 1 where its kind and id were added.
     fn contains<'py>(&self, py: Python<'py>, records: &Batch) -> PyRes<Bound<'py, PyBytes>> {
         let mask = py.detach(|| {
@@ -160,6 +170,6 @@ pub fn diff(py: Python<'_>, expected: &Batch, found: &Batch) -> PyRes<RecordDiff
 
 /// Hex BLAKE3 of bytes.
 #[pyfunction]
-pub fn blake3_hex(bytes: &[u8]) -> String {
-    blake3::hash(bytes).to_hex().to_string()
+pub fn blake3_hex(data: &[u8]) -> String {
+    blake3::hash(data).to_hex().to_string()
 }

@@ -1,0 +1,60 @@
+"""Backends by name, and how a URL becomes a store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from memferry._native import gap_names
+from memferry.backends.api import Source, Target
+from memferry.backends.embedded import EmbeddedSource, EmbeddedTarget
+from memferry.backends.jsonl import JsonlSource, JsonlTarget
+from memferry.errors import RefusedError
+from memferry.urls import StoreUrl
+
+__all__ = ["BACKENDS", "Source", "Target", "gap_names", "open_source", "open_target", "store_exists"]
+
+BACKENDS = {
+    "embedded": "one SQLite file; profiles: native",
+    "jsonl": "one JSON document a line, plain, .gz or .zst; profiles: native, server-memory (read)",
+}
+"""What there is, for `memferry backends`."""
+
+
+def _only_native(url: StoreUrl) -> None:
+    if url.profile != "native":
+        raise RefusedError("profile", f"no profile `{url.profile}` for {url.backend} stores, allowed: native")
+
+
+def open_source(url: StoreUrl) -> Source:
+    """Opens the store behind `url` to read it."""
+    if url.backend == "embedded" and url.path:
+        _only_native(url)
+        return EmbeddedSource(url.path, url.identity)
+    if url.backend == "jsonl" and url.path:
+        return JsonlSource(url.path, url.profile, url.identity)
+    raise RefusedError("url", f"backend `{url.backend}` is not built in, allowed: {', '.join(BACKENDS)}")
+
+
+def store_exists(url: StoreUrl) -> bool:
+    """Whether there is something at `url` already, be it only a ledger."""
+    if url.path is None:
+        return True
+    return url.path.exists() or url.path.with_name(url.path.name + ".memferry").exists()
+
+
+def open_target(url: StoreUrl, accepted: tuple[str, ...] = (), scratch: Path | None = None) -> Target:
+    """Opens the store behind `url` to write it.
+
+    Args:
+        url: The store.
+        accepted: Gaps that may be dropped.
+        scratch: A folder to make what is not there yet, so that a plan leaves no trace.
+    """
+    if url.backend == "embedded" and url.path:
+        _only_native(url)
+        if not url.path.parent.is_dir():
+            raise RefusedError("store-missing", f"no folder: {url.path.parent}")
+        return EmbeddedTarget(scratch / "store.db" if scratch else url.path, url.identity)
+    if url.backend == "jsonl" and url.path:
+        return JsonlTarget(url.path, url.profile, url.identity, accepted, scratch)
+    raise RefusedError("url", f"backend `{url.backend}` is not built in, allowed: {', '.join(BACKENDS)}")

@@ -1,0 +1,148 @@
+"""What a backend offers. Phases know stores only through these protocols."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Literal, Protocol
+
+from memferry._native import Batch
+from memferry.model import Limits, Page, Quarantined, Range, Stream
+
+__all__ = ["Documents", "Reader", "Source", "Target"]
+
+
+class Reader(Protocol):
+    """Reads ranges; one a thread."""
+
+    def read(self, part: Range, cursor: str | None, limits: Limits) -> Page:
+        """Reads the next page of `part` after `cursor`, decoded."""
+        ...
+
+
+class Source(Protocol):
+    """A store that is read. Never written, upgraded or locked beyond one page."""
+
+    backend: str
+    profile: str
+    native: bool
+    identity: str
+
+    def streams(self) -> list[Stream]:
+        """Everything in the store, in copy order."""
+        ...
+
+    def split(self, stream: Stream, parts: int) -> list[tuple[str | None, str | None]]:
+        """Cuts a stream into at most `parts` half-open slices; the first and the last have no bound."""
+        ...
+
+    def reader(self) -> Reader:
+        """A reader of its own connection."""
+        ...
+
+    def close(self) -> None:
+        """Ends all connections."""
+        ...
+
+
+class Documents(Protocol):
+    """Small texts under a migration and a key: what the ledger is kept in."""
+
+    def put(self, migration: str, key: str, value: str) -> None:
+        """Writes a document."""
+        ...
+
+    def get(self, migration: str, key: str) -> str | None:
+        """Reads a document."""
+        ...
+
+    def scan(self, migration: str, prefix: str, after: str, limit: int) -> list[tuple[str, str]]:
+        """Documents whose key starts with `prefix`, in key order, after `after`."""
+        ...
+
+    def delete(self, migration: str, prefix: str) -> None:
+        """Deletes documents whose key starts with `prefix`."""
+        ...
+
+    def migrations(self) -> list[str]:
+        """Migrations that have documents."""
+        ...
+
+
+class Target(Protocol):
+    """A store that is written.
+
+    Attributes:
+        resume: Whether a kill costs the page or the range that was being written.
+        ordered: Whether kinds must come one after another.
+    """
+
+    backend: str
+    profile: str
+    native: bool
+    identity: str
+    resume: Literal["page", "range"]
+    ordered: bool
+
+    @property
+    def documents(self) -> Documents:
+        """Where the ledger is kept."""
+        ...
+
+    def source(self) -> Source | None:
+        """The same store, to be read; None while there is nothing in it."""
+        ...
+
+    def transaction(self) -> AbstractContextManager[None]:
+        """Holds data and ledger together, as far as the store can."""
+        ...
+
+    def prepare(self, migration: str) -> None:
+        """Makes what is missing: files, collections, constraints. Idempotent."""
+        ...
+
+    def begin_range(self, part: Range) -> None:
+        """Called before the first page of a range in this process."""
+        ...
+
+    def end_range(self, part: Range) -> None:
+        """Called after its last page; on return what was written is durable."""
+        ...
+
+    def image(self, records: Batch) -> Batch:
+        """The records as this store is expected to give them back."""
+        ...
+
+    def gaps(self, records: Batch) -> list[tuple[str, int, str]]:
+        """What the records have that this store cannot hold: name, records, id of the first."""
+        ...
+
+    def fetch(self, records: Batch) -> Batch:
+        """What the store holds under the kinds and ids of `records`."""
+        ...
+
+    def write(self, part: Range, records: Batch, migration: str, *, fresh: bool) -> list[Quarantined]:
+        """Writes records over what is there; those the store does not take come back.
+
+        Args:
+            part: The range they belong to.
+            records: Canonical batch.
+            migration: Marks the records, in native profiles.
+            fresh: None of them is there yet.
+        """
+        ...
+
+    def delete(self, identities: list[tuple[str, str]]) -> int:
+        """Deletes records by kind and id; how many were there."""
+        ...
+
+    def restore(self, records: Batch) -> None:
+        """Writes records back as they were, markers included."""
+        ...
+
+    def finish(self, migration: str, ranges: list[Range]) -> None:
+        """Called when all ranges are done: joins, builds indexes, waits for them. Idempotent."""
+        ...
+
+    def close(self) -> None:
+        """Ends all connections."""
+        ...

@@ -1,0 +1,190 @@
+"""Writing a JSONL file: a synced part a range, joined and renamed into place at the end.
+
+Beside `memory.jsonl` lies the folder `memory.jsonl.memferry` with the ledger, the parts of an unfinished run and the
+file as it was before the first run.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+from memferry._native import Batch, EmbeddedStore, JsonlIndex, JsonlPart, JsonlReader, jsonl_concatenate
+from memferry.backends.documents import StoreDocuments
+from memferry.backends.jsonl.source import JsonlSource
+from memferry.errors import RefusedError
+from memferry.model import Quarantined, Range
+from memferry.profiles import load_mapper
+
+__all__ = ["JsonlTarget"]
+
+
+class JsonlTarget:
+    """A JSONL file that is made or rewritten."""
+
+    backend = "jsonl"
+    resume: Literal["page", "range"] = "range"
+    ordered = False
+
+    def __init__(
+        self,
+        path: Path,
+        profile: str = "native",
+        identity: str | None = None,
+        accepted: tuple[str, ...] = (),
+        scratch: Path | None = None,
+    ) -> None:
+        self._mapper = load_mapper(profile, "document")
+        if self._mapper.nests_observations:
+            raise RefusedError(
+                "not-native",
+                f"writing profile `{profile}` is not possible yet: its observations lie inside their entities",
+                hint="it can be read; write to profile `native`",
+            )
+        self._path = path
+        self._accepted = list(accepted)
+        self._folder = scratch or path.with_name(path.name + ".memferry")
+        if not path.parent.is_dir():
+            raise RefusedError("store-missing", f"no folder: {path.parent}")
+        self._folder.mkdir(exist_ok=True)
+        self._ledger = EmbeddedStore.open_target(self._folder / "ledger.db")
+        self._lock = threading.RLock()
+        self._parts: dict[int, JsonlPart] = {}
+        self._index: JsonlIndex | None = None
+        self.profile = profile
+        self.native = profile == "native"
+        self.documents = StoreDocuments(self._ledger, self._lock)
+        self.identity = identity or f"jsonl:{path.resolve()}"
+
+    def source(self) -> JsonlSource | None:
+        """The file as it is, to be read."""
+        return JsonlSource(self._path, self.profile, self.identity) if self._path.exists() else None
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """The ledger's transaction; parts are synced before it is written."""
+        with self._lock:
+            self._ledger.begin()
+            try:
+                yield
+                self._ledger.commit()
+            finally:
+                self._ledger.abort()
+
+    def prepare(self, migration: str) -> None:
+        """Keeps the file as it was before the first run, for `rollback`, and looks into the one that is there."""
+        if self.documents.get(migration, "previous") is None:
+            previous = self._beside(f"previous-{migration}")
+            existed = self._path.exists()
+            if existed:
+                shutil.copy2(self._path, previous)
+            self.documents.put(migration, "previous", "kept" if existed else "none")
+        if self._path.exists():
+            self._index = JsonlIndex(self._path, self._mapper)
+
+    def _part(self, number: int) -> Path:
+        return self._beside(f"part-{number:06d}")
+
+    def _beside(self, name: str) -> Path:
+        # The ending says how the parts are packed.
+        return self._folder / f"{name}{self._path.suffix}"
+
+    def begin_range(self, part: Range) -> None:
+        """Starts the part over."""
+        self._parts[part.number] = JsonlPart(self._part(part.number), self._path)
+
+    def end_range(self, part: Range) -> None:
+        """Syncs the part."""
+        self._parts.pop(part.number).finish()
+
+    def image(self, records: Batch) -> Batch:
+        """The native document gives back what it was given."""
+        return records
+
+    def gaps(self, records: Batch) -> list[tuple[str, int, str]]:
+        """See `memferry.backends.api.Target`."""
+        return self._mapper.gaps(records)
+
+    def fetch(self, records: Batch) -> Batch:
+        """See `memferry.backends.api.Target`."""
+        if self._index is None:
+            return records.filter(bytes(len(records)))
+        return self._index.fetch(self._mapper, records.identities())
+
+    def write(self, part: Range, records: Batch, migration: str, *, fresh: bool) -> list[Quarantined]:  # noqa: ARG002
+        """See `memferry.backends.api.Target`."""
+        raw, _, bad, _ = self._mapper.encode(records, accepted=self._accepted, marker=migration)
+        self._parts[part.number].append(raw)
+        return [Quarantined(*row) for row in bad]
+
+    def delete(self, identities: list[tuple[str, str]]) -> int:
+        """Rewrites the file without these records."""
+        index = JsonlIndex(self._path, self._mapper)
+        index.replace(identities)
+        kept = self._beside("kept")
+        self._write_rest(index, kept)
+        jsonl_concatenate([kept], self._path)
+        kept.unlink()
+        return len(identities)
+
+    def restore(self, records: Batch) -> None:
+        """Not used: rollback restores the whole file."""
+        raise RefusedError("not-native", f"records are not restored one by one in a file: {len(records)}")
+
+    def finish(self, migration: str, ranges: list[Range]) -> None:
+        """Joins the parts and the lines nobody replaced, and renames the result into place."""
+        parts = [self._part(part.number) for part in ranges]
+        if self.documents.get(migration, "joined") is not None:
+            return
+        rest = self._beside("rest")
+        if self.documents.get(migration, "rest") is None:
+            if self._index is not None:
+                for part in parts:
+                    self._replace(self._index, part)
+                self._write_rest(self._index, rest)
+            else:
+                JsonlPart(rest, self._path).finish()
+            self.documents.put(migration, "rest", "written")
+        jsonl_concatenate([*parts, rest], self._path)
+        with self.transaction():
+            self.documents.put(migration, "joined", self.stamp())
+            self.documents.delete(migration, "rest")
+        for path in [*parts, rest]:
+            path.unlink(missing_ok=True)
+
+    def stamp(self) -> str:
+        """Size and time of the file, to see whether someone changed it."""
+        status = self._path.stat()
+        return f"{status.st_size} {status.st_mtime_ns}"
+
+    def restore_previous(self, migration: str) -> bool:
+        """Puts the file back as it was before the first run; whether there was one."""
+        previous = self._beside(f"previous-{migration}")
+        if self.documents.get(migration, "previous") == "kept":
+            os.replace(previous, self._path)  # noqa: PTH105 - says that it replaces
+            return True
+        self._path.unlink(missing_ok=True)
+        return False
+
+    def _replace(self, index: JsonlIndex, part: Path) -> None:
+        lines = JsonlReader(part)
+        start: int | None = 0
+        while start is not None:
+            raw, _, start = lines.read_page(start, None, 4096, 8 << 20)
+            index.replace(self._mapper.decode(raw)[0].identities())
+
+    def _write_rest(self, index: JsonlIndex, path: Path) -> None:
+        part = JsonlPart(path, self._path)
+        start: int | None = 0
+        while start is not None:
+            raw, start = index.rest(start)
+            part.append(raw)
+        part.finish()
+
+    def close(self) -> None:
+        """File handles end with their objects."""

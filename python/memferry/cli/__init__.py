@@ -1,0 +1,1 @@
+"""The command line. Wiring only: the phases do the work."""

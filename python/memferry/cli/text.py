@@ -1,0 +1,80 @@
+"""Reports as text."""
+
+from __future__ import annotations
+
+from memferry.migrate import Result
+from memferry.model import KINDS
+from memferry.plan import Plan
+from memferry.urls import StoreUrl
+
+__all__ = ["plan_text", "result_text"]
+
+_COLUMNS = ("read", "written", "unchanged", "conflicts", "quarantined", "deleted")
+_WORDS = {
+    "proven": "every record of the source is in the target, field by field; the source did not change meanwhile",
+    "matched_live": "every record matched, but the source changed between plan and proof",
+    "not_proven": "the target is not what the source is",
+}
+_SHOWN = 20
+
+
+def plan_text(plan: Plan) -> str:
+    """The plan for people."""
+    lines = [
+        f"migration  {plan.migration}",
+        f"source     {plan.source['backend']}, profile {plan.source['profile']}, {plan.source['identity']}",
+        f"target     {plan.target['backend']}, profile {plan.target['profile']}, {plan.target_records} records now",
+        f"ranges     {len(plan.ranges)}",
+        "",
+        *(f"  {kind:<12} {plan.counts[kind]:>10,}" for kind in (*KINDS, "unknown") if plan.counts.get(kind)),
+    ]
+    if plan.repeated:
+        lines.append(f"  {len(plan.repeated)} ids stand more than once; those records will be quarantined")
+    lines += [f"  gap {gap.name}: {gap.records} records, for example {gap.example}" for gap in plan.gaps]
+    lines += ["", "nothing was written"]
+    return "\n".join(lines)
+
+
+def result_text(result: Result, target: StoreUrl) -> str:
+    """The report for people."""
+    lines = [f"  {'kind':<12}" + "".join(f"{name:>12}" for name in _COLUMNS)]
+    for kind, counts in result.books.to_json().items():
+        lines.append(f"  {kind:<12}" + "".join(f"{counts[name]:>12,}" for name in _COLUMNS))
+    if result.verification:
+        counts = result.verification.counts()
+        lines += ["", "  " + ", ".join(f"{name} {value:,}" for name, value in counts.items())]
+        lines += _findings(result)
+    for conflict in result.conflicts[:_SHOWN]:
+        lines.append(f"  conflict  {conflict['kind']} {conflict['id']}: {conflict['reason']}, left as it is")
+    for gap in result.plan.gaps:
+        lines.append(f"  dropped   {gap.name}: {gap.records} records")
+    rate = result.books.total("read") / result.elapsed_secs if result.elapsed_secs else 0
+    lines += [
+        "",
+        f"{result.outcome}: {_WORDS.get(result.outcome, '')}",
+        f"migration {result.migration}, {result.elapsed_secs:.1f} s, {rate:,.0f} records/s"
+        + (", resumed" if result.resumed else ""),
+    ]
+    if result.books.total("quarantined"):
+        lines.append(f"see `memferry quarantine list {target.text}`")
+    if result.exit_code == 0:
+        lines.append(f"next: open `{target.text}` in the application instead; `memferry rollback` until then")
+    return "\n".join(lines)
+
+
+def _findings(result: Result) -> list[str]:
+    findings = result.verification.findings if result.verification else []
+    lines = []
+    for finding in findings[:_SHOWN]:
+        lines.append(f"  {finding.what:<9} {finding.kind} {finding.id}")
+        for name, expected, found in finding.fields[:5]:
+            lines.append(f"            {name}: expected {_short(expected)}, found {_short(found)}")
+    if len(findings) > _SHOWN:
+        lines.append(f"  ... {len(findings) - _SHOWN} more, `--json` has them all")
+    return lines
+
+
+def _short(value: str | None) -> str:
+    if value is None:
+        return "nothing"
+    return repr(value) if len(value) <= 60 else repr(value[:57]) + "..."

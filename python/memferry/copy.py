@@ -1,0 +1,252 @@
+"""The copy: ranges in parallel, each page read, decoded, compared, written, acknowledged and booked."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from typing import Final
+
+import stamina
+
+from memferry._native import Batch, Keys, Mapper, classify
+from memferry.backends.api import Reader, Source, Target
+from memferry.errors import StoreError, TransientError
+from memferry.failpoints import failpoint
+from memferry.ledger import LEASE_SECS, Ledger, RangeState
+from memferry.model import Page, Quarantined, Range
+from memferry.plan import Options, Plan, Progress, Stop
+from memferry.profiles import load_mapper
+
+__all__ = ["run_copy"]
+
+_CREATE, _UPDATE, _UNCHANGED, _CONFLICT, _EXISTING = range(5)
+_ATTEMPTS: Final = 8
+_ATTEMPTS_SECS: Final = 120.0
+
+
+def _wait_hint(error: Exception) -> bool | float:
+    if isinstance(error, TransientError):
+        return error.retry_after_secs or True
+    return False
+
+
+class _Copy:
+    """One copy at work."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        source: Source,
+        target: Target,
+        ledger: Ledger,
+        options: Options,
+        progress: Progress,
+        stop: Stop,
+    ) -> None:
+        self.plan = plan
+        self.source = source
+        self.target = target
+        self.ledger = ledger
+        self.options = options
+        self.progress = progress
+        self.stop = stop
+        # A target that was empty and has no page of ours yet: nothing can be there, so nothing is looked for.
+        self.fresh = plan.target_records == 0
+        self.repeated = Keys()
+        self.repeated.add_identities(list(plan.repeated))
+        self.documents: Mapper = load_mapper("native", "document")
+        self.done = ledger.books().total("read")
+        self.lock = threading.Lock()
+
+    def range(self, part: Range) -> None:
+        """Copies one range from where the ledger says."""
+        state = self.ledger.range_state(part.number)
+        if state.done:
+            return
+        if self.target.resume == "range":
+            with self.lock:
+                self.done -= state.books.total("read")
+            state = RangeState()
+            self.ledger.forget_range(part.number)
+        self.target.begin_range(part)
+        reader = self.source.reader()
+        while not state.done:
+            self.stop.check()
+            for attempt in stamina.retry_context(on=_wait_hint, attempts=_ATTEMPTS, timeout=_ATTEMPTS_SECS):
+                with attempt:
+                    state = self.page(part, reader, state)
+            with self.lock:
+                self.progress("copy", self.done, self.plan.rows)
+
+    def page(self, part: Range, reader: Reader, before: RangeState) -> RangeState:
+        """Copies one page and books it; the state after it."""
+        page = reader.read(part, before.cursor, self.options.limits)
+        state = RangeState.from_json(before.to_json())
+        state.cursor, state.done, state.page = page.next, page.next is None, before.page + 1
+        books = state.books
+        for kind, count in page.records.counts():
+            books.of(kind).read += count
+        # Exploded observations stand beside what was read.
+        books.of("observation").read -= page.exploded
+        books.of("observation").exploded += page.exploded
+        for row in page.quarantined:
+            books.of(row.kind or "unknown").read += 1
+        with self.target.transaction():
+            self.ledger.check()
+            quarantined = [*page.quarantined, *self.write(part, page, state)]
+            failpoint("written")
+            for row in quarantined:
+                books.of(row.kind or "unknown").quarantined += 1
+            self.ledger.quarantine(part.number, before.page, quarantined)
+            if state.done:
+                self.target.end_range(part)
+                failpoint("range-ended")
+            if state.done or self.target.resume == "page":
+                self.ledger.save_range(part.number, state)
+            failpoint("booked")
+        failpoint("committed")
+        with self.lock:
+            self.done += page.read
+        return state
+
+    def write(self, part: Range, page: Page, state: RangeState) -> list[Quarantined]:
+        """Writes what is to be written of a page; what could not be moved."""
+        records, quarantined = page.records, []
+        if self.plan.repeated:
+            twice = self.repeated.contains(records)
+            bad = Mapper.quarantine(records.filter(twice), "repeated-id", "this id stands more than once in the source")
+            quarantined += [Quarantined(*row) for row in bad]
+            records = records.filter(bytes(1 - flag for flag in twice))
+        if not len(records):
+            return quarantined
+        if not self.fresh:
+            records = self.choose(part, records, state)
+        if len(records):
+            refused = self.target.write(part, records, self.plan.migration, fresh=self.fresh)
+            quarantined += refused
+            self.count(state, records, "written")
+            for row in refused:
+                state.books.of(row.kind or "unknown").written -= 1
+        return quarantined
+
+    def choose(self, part: Range, records: Batch, state: RangeState) -> Batch:
+        """Compares with what the target holds; the records to write."""
+        held = self.target.fetch(records)
+        actions = classify(self.target.image(records), held, self.plan.migration)
+        left: list[tuple[str, str, str]] = []
+        write = {_CREATE, _UPDATE}
+        for action, reason, overwrite in (
+            (_CONFLICT, "changed in the target since it was written", self.options.on_conflict == "source"),
+            (_EXISTING, "written by someone else", self.options.on_existing == "overwrite"),
+        ):
+            chosen = records.filter(bytes(a == action for a in actions))
+            if not len(chosen):
+                continue
+            if overwrite:
+                write.add(action)
+                self.save_originals(chosen, held)
+            else:
+                left += [(kind, identity, reason) for kind, identity in chosen.identities()]
+                self.count(state, chosen, "conflicts")
+        self.ledger.conflict(part.number, state.page, left)
+        self.count(state, records.filter(bytes(a == _UNCHANGED for a in actions)), "unchanged")
+        return records.filter(bytes(a in write for a in actions))
+
+    def save_originals(self, chosen: Batch, held: Batch) -> None:
+        """Keeps target records that are about to be written over."""
+        keys = Keys()
+        keys.add(chosen)
+        originals = held.filter(keys.contains(held))
+        raw, rows, _, _ = self.documents.encode(originals)
+        identities = originals.identities()
+        for row, (_, body, _) in zip(rows, raw.rows(), strict=True):
+            self.ledger.save_original(*identities[row], body.decode())
+
+    def count(self, state: RangeState, records: Batch, column: str) -> None:
+        for kind, count in records.counts():
+            books = state.books.of(kind)
+            setattr(books, column, getattr(books, column) + count)
+
+
+@contextmanager
+def _heartbeat(ledger: Ledger, target: Target) -> Iterator[None]:
+    """Renews the lock while ranges are copied."""
+    over = threading.Event()
+
+    def beat() -> None:
+        while not over.wait(LEASE_SECS / 4):
+            try:
+                with target.transaction():
+                    ledger.check()
+                    ledger.renew()
+            except StoreError:
+                return  # The page at work meets the same error and reports it.
+
+    thread = threading.Thread(target=beat, name="memferry-lease", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def run_copy(
+    plan: Plan,
+    source: Source,
+    target: Target,
+    ledger: Ledger,
+    options: Options,
+    *,
+    progress: Progress = lambda *_: None,
+    stop: Stop | None = None,
+) -> None:
+    """Copies every range that the ledger does not call done.
+
+    Args:
+        plan: What to copy.
+        source: Where from.
+        target: Where to.
+        ledger: Holds the lock; says what is done.
+        options: What the user chose.
+        progress: Called after every page.
+        stop: Checked between pages.
+
+    Raises:
+        MemferryError: `interrupted`, or what a store raised when retries ran out.
+    """
+    stop = stop or Stop()
+    copy = _Copy(plan, source, target, ledger, options, progress, stop)
+    with _heartbeat(ledger, target):
+        for stage in _stages(plan, target):
+            _run_stage(copy, stage, options.parallelism, stop)
+        failpoint("before-finish")
+        target.finish(plan.migration, list(plan.ranges))
+        failpoint("after-finish")
+
+
+def _stages(plan: Plan, target: Target) -> list[list[Range]]:
+    """Ranges that may be copied at the same time, one list after another."""
+    if not target.ordered:
+        return [list(plan.ranges)]
+    streams = dict.fromkeys(part.stream for part in plan.ranges)
+    return [[part for part in plan.ranges if part.stream == stream] for stream in streams]
+
+
+def _run_stage(copy: _Copy, ranges: list[Range], parallelism: int, stop: Stop) -> None:
+    with ThreadPoolExecutor(max_workers=parallelism, thread_name_prefix="memferry-range") as pool:
+        futures = [pool.submit(copy.range, part) for part in ranges]
+        done, _ = wait(futures, return_when=FIRST_EXCEPTION)
+        failed = next((f for f in done if f.exception()), None)
+        if failed is not None:
+            # The other ranges finish their page and stop; the first error is the one that is told.
+            already = stop.is_set()
+            stop.set()
+            for future in futures:
+                future.cancel()
+            wait(futures)
+            if not already:
+                stop.clear()
+            failed.result()

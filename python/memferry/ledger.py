@@ -1,0 +1,244 @@
+"""What is durably done, in the target or beside it: plan, run, ranges, quarantine, conflicts, saved originals, lock."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import secrets
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from memferry.backends.api import Documents, Target
+from memferry.errors import MemferryError, RefusedError, StoreError
+from memferry.model import Books, Quarantined
+
+__all__ = ["LEDGER_FORMAT", "Ledger", "RangeState"]
+
+LEDGER_FORMAT: Final = 1
+LEASE_SECS: Final = 60.0
+"""How long a run on another host is believed to be alive after its last sign."""
+
+_SCAN: Final = 500
+
+
+@dataclass
+class RangeState:
+    """What is done of one range.
+
+    Attributes:
+        cursor: Where to go on.
+        done: Whether it is complete.
+        page: Pages so far.
+        books: Counts so far.
+    """
+
+    cursor: str | None = None
+    done: bool = False
+    page: int = 0
+    books: Books = field(default_factory=Books)
+
+    def to_json(self) -> str:
+        """One line of JSON."""
+        return json.dumps(
+            {"cursor": self.cursor, "done": self.done, "page": self.page, "books": self.books.to_json()},
+            separators=(",", ":"),
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> RangeState:
+        """Reads what `to_json` wrote."""
+        value = json.loads(text)
+        return cls(value["cursor"], value["done"], value["page"], Books.from_json(value["books"]))
+
+
+def _started(pid: int) -> str | None:
+    """Start time of a process, so that a reused pid is not taken for it."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace")
+    except OSError:
+        return None
+    return text.rsplit(")", 1)[-1].split()[19]
+
+
+class Ledger:
+    """The ledger of one migration."""
+
+    def __init__(self, documents: Documents, migration: str) -> None:
+        self._documents = documents
+        self.migration = migration
+        self._token = secrets.token_hex(8)
+
+    # --- run and plan
+
+    def run(self) -> dict[str, Any] | None:
+        """The latest run, None before the first.
+
+        Raises:
+            RefusedError: `format-newer`.
+        """
+        text = self._documents.get(self.migration, "run")
+        if text is None:
+            return None
+        run: dict[str, Any] = json.loads(text)
+        if run["format"] > LEDGER_FORMAT:
+            raise RefusedError("format-newer", f"ledger format {run['format']}, this memferry knows {LEDGER_FORMAT}")
+        return run
+
+    def save_run(self, **changes: Any) -> dict[str, Any]:
+        """Changes fields of the run document."""
+        run = {**(self.run() or {"format": LEDGER_FORMAT}), **changes}
+        self._documents.put(self.migration, "run", json.dumps(run))
+        return run
+
+    def start_run(self, plan: str, **fields: Any) -> None:
+        """Begins a run: forgets the ranges of the one before, keeps saved originals."""
+        for prefix in ("range/", "quarantine/", "conflict/", "joined", "rest"):
+            self._documents.delete(self.migration, prefix)
+        self._documents.put(self.migration, "plan", plan)
+        number = (self.run() or {"number": 0})["number"] + 1
+        self.save_run(number=number, state="copying", **fields)
+
+    def plan(self) -> str | None:
+        """The plan the run is bound to."""
+        return self._documents.get(self.migration, "plan")
+
+    def forget(self) -> None:
+        """Drops everything of this migration but the run document."""
+        for prefix in ("range/", "quarantine/", "conflict/", "saved/", "plan", "previous", "joined", "rest"):
+            self._documents.delete(self.migration, prefix)
+
+    # --- ranges
+
+    def range_state(self, number: int) -> RangeState:
+        """State of a range; a new one where nothing is done."""
+        text = self._documents.get(self.migration, f"range/{number:06d}")
+        return RangeState() if text is None else RangeState.from_json(text)
+
+    def save_range(self, number: int, state: RangeState) -> None:
+        """Writes the state of a range, inside the transaction of its page."""
+        self._documents.put(self.migration, f"range/{number:06d}", state.to_json())
+
+    def books(self) -> Books:
+        """Counts over all ranges."""
+        books = Books()
+        for _, text in self._scan("range/"):
+            books.add(RangeState.from_json(text).books)
+        return books
+
+    def ranges_done(self) -> int:
+        """How many ranges are complete."""
+        return sum(RangeState.from_json(text).done for _, text in self._scan("range/"))
+
+    # --- quarantine, conflicts, originals
+
+    def quarantine(self, number: int, page: int, rows: list[Quarantined]) -> None:
+        """Keeps rows that could not be moved. The same page again writes the same documents."""
+        for i, row in enumerate(rows):
+            value = {**row._asdict(), "raw": base64.b64encode(row.raw).decode("ascii")}
+            self._documents.put(self.migration, f"quarantine/{number:06d}/{page:06d}/{i:06d}", json.dumps(value))
+
+    def quarantined(self) -> Iterator[tuple[str, Quarantined]]:
+        """All quarantined rows with their numbers."""
+        for key, text in self._scan("quarantine/"):
+            value = json.loads(text)
+            value["raw"] = base64.b64decode(value["raw"])
+            yield key.removeprefix("quarantine/"), Quarantined(**value)
+
+    def forget_range(self, number: int) -> None:
+        """Drops the findings of a range that is done over."""
+        self._documents.delete(self.migration, f"quarantine/{number:06d}/")
+        self._documents.delete(self.migration, f"conflict/{number:06d}/")
+
+    def conflict(self, number: int, page: int, identities: list[tuple[str, str, str]]) -> None:
+        """Keeps kind, id and reason of target records that were left alone."""
+        for i, (kind, identity, reason) in enumerate(identities):
+            value = json.dumps({"kind": kind, "id": identity, "reason": reason})
+            self._documents.put(self.migration, f"conflict/{number:06d}/{page:06d}/{i:06d}", value)
+
+    def conflicts(self) -> Iterator[dict[str, str]]:
+        """All conflicts."""
+        for _, text in self._scan("conflict/"):
+            yield json.loads(text)
+
+    def save_original(self, kind: str, identity: str, document: str) -> None:
+        """Keeps a record as it was before this migration first wrote over it."""
+        key = f"saved/{kind}/{identity}"
+        if self._documents.get(self.migration, key) is None:
+            self._documents.put(self.migration, key, document)
+
+    def originals(self) -> Iterator[tuple[str, str]]:
+        """All saved originals as native documents: `kind/id`, document."""
+        for key, text in self._scan("saved/"):
+            yield key.removeprefix("saved/"), text
+
+    def _scan(self, prefix: str) -> Iterator[tuple[str, str]]:
+        after = ""
+        while True:
+            rows = self._documents.scan(self.migration, prefix, after, _SCAN)
+            yield from rows
+            if len(rows) < _SCAN:
+                return
+            after = rows[-1][0]
+
+    # --- lock
+
+    def acquire(self, target: Target) -> None:
+        """Takes the lock of the migration.
+
+        Raises:
+            RefusedError: `busy`, saying who holds it.
+        """
+        with target.transaction():
+            text = self._documents.get(self.migration, "lock")
+            if text is not None and self._alive(json.loads(text)):
+                holder = json.loads(text)
+                raise RefusedError(
+                    "busy",
+                    f"migration {self.migration} is being run by process {holder['pid']} on {holder['host']}",
+                    hint="wait for it, or stop it; its work is kept",
+                )
+            self._put_lock()
+
+    def renew(self) -> None:
+        """Says that this run is alive."""
+        self._put_lock()
+
+    def _put_lock(self) -> None:
+        lock = {
+            "token": self._token,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "started": _started(os.getpid()),
+            "expires": time.time() + LEASE_SECS,
+        }
+        self._documents.put(self.migration, "lock", json.dumps(lock))
+
+    @staticmethod
+    def _alive(lock: dict[str, Any]) -> bool:
+        if lock["host"] == socket.gethostname():
+            started = _started(lock["pid"])
+            return bool(started is not None and started == lock["started"])
+        return bool(lock["expires"] > time.time())
+
+    def check(self) -> None:
+        """Stops a late writer; called inside every page's transaction.
+
+        Raises:
+            StoreError: `fenced`, when another run took the lock.
+        """
+        text = self._documents.get(self.migration, "lock")
+        if text is None or json.loads(text)["token"] != self._token:
+            raise StoreError("fenced", f"another run has taken migration {self.migration} over; this one stops")
+
+    def release(self) -> None:
+        """Gives the lock back, if it is still ours."""
+        try:
+            self.check()
+        except MemferryError:
+            return
+        self._documents.delete(self.migration, "lock")

@@ -1,0 +1,338 @@
+"""The phases one after another: plan, copy, delete, verify, report. The same call resumes."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from memferry._native import Keys
+from memferry.backends import open_source, open_target, store_exists
+from memferry.backends.api import Source, Target
+from memferry.copy import run_copy
+from memferry.errors import MemferryError, RefusedError
+from memferry.failpoints import failpoint
+from memferry.ledger import Ledger, RangeState
+from memferry.model import Books, Outcome, Range
+from memferry.plan import Options, Plan, Progress, Stop, make_plan, migration_id, pages
+from memferry.urls import StoreUrl
+from memferry.verify import Verification, verify
+
+__all__ = ["Result", "migrate", "plan_only", "verify_only"]
+
+DELETIONS = 999_999
+"""Number under which deletions are booked, after every range."""
+
+
+@dataclass
+class Result:
+    """What a run came to.
+
+    Attributes:
+        migration: Id of the migration.
+        outcome: One word.
+        lossless: Nothing was dropped by an accepted gap.
+        plan: The plan.
+        books: Counts by kind.
+        verification: What the proof found, None when there was none.
+        conflicts: Target records left alone.
+        elapsed_secs: Wall time.
+        resumed: Whether an unfinished run was taken up.
+    """
+
+    migration: str
+    outcome: Outcome
+    lossless: bool
+    plan: Plan
+    books: Books = field(default_factory=Books)
+    verification: Verification | None = None
+    conflicts: list[dict[str, str]] = field(default_factory=list)
+    elapsed_secs: float = 0.0
+    resumed: bool = False
+
+    @property
+    def exit_code(self) -> int:
+        """0 proven or matched live, 1 not proven."""
+        return 0 if self.outcome in {"proven", "matched_live"} else 1
+
+    def to_json(self) -> dict[str, Any]:
+        """The final object of `--json`."""
+        records = self.books.total("read")
+        return {
+            "migration": self.migration,
+            "outcome": self.outcome,
+            "lossless": self.lossless,
+            "gaps": [{"name": gap.name, "records": gap.records} for gap in self.plan.gaps],
+            "kinds": self.books.to_json(),
+            "verify": self.verification.counts() if self.verification else None,
+            "findings": [
+                {"what": f.what, "kind": f.kind, "id": f.id, "fields": [list(x) for x in f.fields]}
+                for f in (self.verification.findings if self.verification else [])
+            ],
+            "elapsed_secs": round(self.elapsed_secs, 3),
+            "records_per_sec": round(records / self.elapsed_secs, 1) if self.elapsed_secs else 0.0,
+            "resumed": self.resumed,
+        }
+
+
+@contextmanager
+def _open(
+    source_url: StoreUrl,
+    target_url: StoreUrl,
+    options: Options,
+) -> Iterator[tuple[Source, Target, Path | None]]:
+    """Both ends; a target that is not there yet is made in a scratch folder first."""
+    source = open_source(source_url)
+    with tempfile.TemporaryDirectory(prefix="memferry-") as folder:
+        scratch = None if store_exists(target_url) else Path(folder)
+        target = open_target(target_url, options.accept, scratch)
+        try:
+            yield source, target, scratch
+        finally:
+            target.close()
+            source.close()
+
+
+def plan_only(
+    source_url: StoreUrl,
+    target_url: StoreUrl,
+    options: Options,
+    *,
+    progress: Progress = lambda *_: None,
+    stop: Stop | None = None,
+) -> Plan:
+    """Makes the plan and writes nothing."""
+    with _open(source_url, target_url, options) as (source, target, _):
+        return make_plan(source, target, options, progress=progress, stop=stop)
+
+
+def migrate(
+    source_url: StoreUrl,
+    target_url: StoreUrl,
+    options: Options,
+    *,
+    progress: Progress = lambda *_: None,
+    stop: Stop | None = None,
+) -> Result:
+    """Moves everything, or takes up what was left of an unfinished run.
+
+    Args:
+        source_url: Where from.
+        target_url: Where to.
+        options: What the user chose.
+        progress: Called after every page with phase, records so far, records in all.
+        stop: Set it to end between two pages.
+
+    Raises:
+        RefusedError: Before anything is written.
+        MemferryError: `interrupted`, or a store failed.
+    """
+    started = time.monotonic()
+    stop = stop or Stop()
+    fresh_plan: Plan | None = None
+    if not store_exists(target_url):
+        fresh_plan = plan_only(source_url, target_url, options, progress=progress, stop=stop)
+    source = open_source(source_url)
+    target = open_target(target_url, options.accept)
+    try:
+        ledger = Ledger(target.documents, migration_id(source, target))
+        ledger.acquire(target)
+        try:
+            result = _run(source, target, ledger, options, fresh_plan, progress, stop)
+        finally:
+            ledger.release()
+    finally:
+        target.close()
+        source.close()
+    result.elapsed_secs = time.monotonic() - started
+    return result
+
+
+def _run(
+    source: Source,
+    target: Target,
+    ledger: Ledger,
+    options: Options,
+    fresh_plan: Plan | None,
+    progress: Progress,
+    stop: Stop,
+) -> Result:
+    run = ledger.run()
+    resumed = run is not None and run["state"] in {"copying", "verifying"}
+    if resumed:
+        plan = _bound_plan(ledger, options)
+    else:
+        plan = _start(source, target, ledger, options, fresh_plan, progress, stop)
+    target.prepare(plan.migration)
+    failpoint("prepared")
+    run_copy(plan, source, target, ledger, options, progress=progress, stop=stop)
+    if options.delete:
+        _carry_deletions(plan, source, target, ledger, options, stop)
+    ledger.save_run(state="verifying")
+    failpoint("copied")
+    books = ledger.books()
+    if not books.balanced():
+        raise MemferryError("books", f"the books do not balance: {books.to_json()}")
+    verification = verify(plan, source, target, ledger, options, progress=progress, stop=stop)
+    conflicts = list(ledger.conflicts())
+    outcome = judge(plan, books, verification, options)
+    ledger.save_run(state="done", outcome=outcome, verify=verification.counts())
+    dropped = any(gap.name in plan.accept for gap in plan.gaps)
+    return Result(plan.migration, outcome, not dropped, plan, books, verification, conflicts, resumed=resumed)
+
+
+def _start(
+    source: Source,
+    target: Target,
+    ledger: Ledger,
+    options: Options,
+    fresh_plan: Plan | None,
+    progress: Progress,
+    stop: Stop,
+) -> Plan:
+    if fresh_plan is not None:
+        store = {"backend": target.backend, "profile": target.profile, "identity": target.identity}
+        plan = replace(fresh_plan, migration=ledger.migration, target=store)
+    else:
+        plan = make_plan(source, target, options, progress=progress, stop=stop)
+    with target.transaction():
+        ledger.check()
+        ledger.start_run(plan.to_json(), plan_hash=plan.hash(), source=plan.source, target=plan.target)
+    failpoint("planned")
+    return plan
+
+
+def _bound_plan(ledger: Ledger, options: Options) -> Plan:
+    text = ledger.plan()
+    if text is None:
+        raise MemferryError("no-migration", f"migration {ledger.migration} is unfinished and has no plan")
+    plan = Plan.from_json(text)
+    if tuple(sorted(options.accept)) != plan.accept:
+        raise RefusedError(
+            "plan-changed",
+            f"migration {ledger.migration} is unfinished and was planned with accepted gaps "
+            f"{list(plan.accept)}, not {sorted(options.accept)}",
+            hint="resume with the same options, or `memferry rollback` first",
+        )
+    return plan
+
+
+def _carry_deletions(
+    plan: Plan,
+    source: Source,
+    target: Target,
+    ledger: Ledger,
+    options: Options,
+    stop: Stop,
+) -> None:
+    """Deletes records that this migration wrote, that are as it wrote them, and that the source no longer has."""
+    if any(row.id is None for _, row in ledger.quarantined()):
+        raise RefusedError("max-deletes", "rows of the source could not be read, so nothing can be called deleted")
+    keys = Keys()
+    for part in plan.ranges:
+        reader, cursor = source.reader(), None
+        while True:
+            stop.check()
+            page = reader.read(part, cursor, options.limits)
+            keys.add(page.records)
+            cursor = page.next
+            if cursor is None:
+                break
+    store = target.source()
+    if store is None:
+        return
+    gone, ours = _gone(store, keys, plan.migration, options, stop)
+    if len(gone) > ours * options.max_deletes_percent / 100:
+        raise RefusedError(
+            "max-deletes",
+            f"{len(gone)} of {ours} records would be deleted, more than {options.max_deletes_percent:g} percent",
+            hint="look at the source first; --max-deletes raises the limit",
+        )
+    if not gone:
+        return
+    state = RangeState(done=True)
+    with target.transaction():
+        ledger.check()
+        target.delete(gone)
+        failpoint("deleted")
+        for kind, _ in gone:
+            state.books.of(kind).deleted += 1
+        ledger.save_range(DELETIONS, state)
+
+
+def _gone(
+    store: Source,
+    keys: Keys,
+    migration: str,
+    options: Options,
+    stop: Stop,
+) -> tuple[list[tuple[str, str]], int]:
+    gone: list[tuple[str, str]] = []
+    ours = 0
+    for stream in store.streams():
+        for page in pages(store, stream, options.limits, stop):
+            batch = page.records
+            rows = zip(batch.identities(), batch.markers(), batch.digests(), keys.contains(batch), strict=True)
+            for identity, marker, digest, there in rows:
+                if marker is not None and marker[0] == migration:
+                    ours += 1
+                    if not there and marker[1] == digest:
+                        gone.append(identity)
+    store.close()
+    return gone, ours
+
+
+def judge(plan: Plan, books: Books, verification: Verification, options: Options) -> Outcome:
+    """One word for a run that came to its end."""
+    del plan
+    failed = (
+        not verification.equal or books.total("conflicts") > 0 or books.total("quarantined") > options.max_quarantined
+    )
+    if failed:
+        return "not_proven"
+    return "proven" if verification.source_unchanged else "matched_live"
+
+
+def verify_only(
+    source_url: StoreUrl,
+    target_url: StoreUrl,
+    options: Options,
+    *,
+    progress: Progress = lambda *_: None,
+    stop: Stop | None = None,
+) -> Result:
+    """Compares both ends of a migration that was run before.
+
+    Raises:
+        RefusedError: `no-migration`.
+    """
+    started = time.monotonic()
+    if not store_exists(target_url):
+        raise RefusedError("no-migration", f"there is nothing at {target_url.text}")
+    source, target = open_source(source_url), open_target(target_url, options.accept)
+    try:
+        ledger = Ledger(target.documents, migration_id(source, target))
+        text = ledger.plan()
+        if text is None:
+            raise RefusedError(
+                "no-migration",
+                f"{target_url.text} knows no migration from {source_url.text}",
+                hint="`memferry status TARGET` lists those it knows",
+            )
+        plan = Plan.from_json(text)
+        # The source may have grown since: the whole of it is compared, not the ranges of the plan.
+        plan = replace(plan, ranges=tuple(Range(i, s.name, None, None) for i, s in enumerate(source.streams())))
+        verification = verify(plan, source, target, ledger, options, progress=progress, stop=stop)
+        books = ledger.books()
+        outcome = judge(plan, books, verification, options)
+        dropped = any(gap.name in plan.accept for gap in plan.gaps)
+        result = Result(plan.migration, outcome, not dropped, plan, books, verification, list(ledger.conflicts()))
+    finally:
+        target.close()
+        source.close()
+    result.elapsed_secs = time.monotonic() - started
+    return result

@@ -1,0 +1,319 @@
+"""The plan: a full scan of both ends before a byte is written. Everything that can be refused is refused here."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final, Literal
+
+from memferry._native import Buckets, Keys, blake3_hex
+from memferry.backends.api import Source, Target
+from memferry.errors import MemferryError, RefusedError
+from memferry.model import Books, Limits, OnConflict, OnExisting, Page, Range, Stream
+
+__all__ = ["BUCKETS", "PLAN_FORMAT", "Gap", "Options", "Plan", "Progress", "Stop", "make_plan", "migration_id", "pages"]
+
+PLAN_FORMAT: Final = 1
+BUCKETS: Final = 4096
+"""Buckets of the proof; a bucket of a million records holds about 250."""
+
+ROWS_PER_RANGE: Final = 20_000
+BYTES_PER_RANGE: Final = 16 << 20
+MAX_RANGES: Final = 4096
+MAX_REPEATED: Final = 10_000
+
+Progress = Callable[[str, int, int | None], None]
+"""Called with phase, records so far, records in all (or None)."""
+
+
+class Stop(threading.Event):
+    """Set by a signal; phases look at it between pages."""
+
+    def check(self) -> None:
+        """Raises `interrupted` once the event is set."""
+        if self.is_set():
+            raise MemferryError("interrupted", "interrupted", hint="the same command resumes")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a user may choose.
+
+    Attributes:
+        accept: Gaps accepted by name.
+        on_existing: What to do with records that someone else wrote.
+        on_conflict: What to do with records that changed in the target since we wrote them.
+        delete: Carry deletions.
+        max_deletes_percent: Refuse to delete more than this share of the target.
+        max_quarantined: Quarantined records that still count as success.
+        parallelism: Ranges at a time.
+        limits: Bounds of a page.
+    """
+
+    accept: tuple[str, ...] = ()
+    on_existing: OnExisting = "refuse"
+    on_conflict: OnConflict = "keep"
+    delete: bool = False
+    max_deletes_percent: float = 10.0
+    max_quarantined: int = 0
+    parallelism: int = 2
+    limits: Limits = field(default_factory=Limits)
+
+
+@dataclass(frozen=True)
+class Gap:
+    """What the target cannot hold.
+
+    Attributes:
+        name: Name to accept it by.
+        records: How many records have it.
+        example: Id of one.
+    """
+
+    name: str
+    records: int
+    example: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run is bound to.
+
+    Attributes:
+        migration: Id made of both identities and profiles.
+        source: Backend, profile, identity of the source.
+        target: The same of the target.
+        ranges: Slices of the source, in the order they are copied.
+        counts: Records by kind; `unknown` for rows that are no records.
+        rows: Raw rows in the source.
+        gaps: Found gaps, accepted ones too.
+        repeated: Kind and id of records that stand more than once.
+        source_total: Digest over every record of the source.
+        target_records: Records the target held.
+        existing: Records of others that the run would write over.
+        accept: Accepted gaps.
+    """
+
+    migration: str
+    source: dict[str, str]
+    target: dict[str, str]
+    ranges: tuple[Range, ...]
+    counts: dict[str, int]
+    rows: int
+    gaps: tuple[Gap, ...]
+    repeated: tuple[tuple[str, str], ...]
+    source_total: str
+    target_records: int
+    existing: int
+    accept: tuple[str, ...]
+    format: Literal[1] = 1
+
+    @property
+    def records(self) -> int:
+        """Records in all."""
+        return sum(self.counts.values())
+
+    def to_json(self) -> str:
+        """Canonical JSON."""
+        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> Plan:
+        """Reads what `to_json` wrote.
+
+        Raises:
+            RefusedError: `format-newer`.
+        """
+        value: dict[str, Any] = json.loads(text)
+        if value["format"] > PLAN_FORMAT:
+            raise RefusedError("format-newer", f"plan format {value['format']}, this memferry knows {PLAN_FORMAT}")
+        value["ranges"] = tuple(Range(**r) for r in value["ranges"])
+        value["gaps"] = tuple(Gap(**g) for g in value["gaps"])
+        value["repeated"] = tuple((kind, identity) for kind, identity in value["repeated"])
+        value["accept"] = tuple(value["accept"])
+        return cls(**value)
+
+    def hash(self) -> str:
+        """BLAKE3 of what binds a run: stores, profiles, ranges, accepted gaps; inventory is left out."""
+        bound = {
+            "format": self.format,
+            "source": self.source,
+            "target": self.target,
+            "ranges": [asdict(r) for r in self.ranges],
+            "accept": sorted(self.accept),
+            "repeated": self.repeated,
+        }
+        return blake3_hex(json.dumps(bound, sort_keys=True).encode())
+
+
+def migration_id(source: Source, target: Target) -> str:
+    """The id of the migration between two stores: 16 hex digits of BLAKE3."""
+    parts = [source.identity, source.profile, target.identity, target.profile]
+    return blake3_hex("\0".join(parts).encode())[:16]
+
+
+def _cut(source: Source) -> list[Range]:
+    ranges: list[Range] = []
+    for stream in source.streams():
+        wanted = max((stream.rows or 0) // ROWS_PER_RANGE, stream.size_bytes // BYTES_PER_RANGE) + 1
+        for start, end in source.split(stream, min(wanted, MAX_RANGES)):
+            ranges.append(Range(len(ranges), stream.name, start, end))
+    return ranges
+
+
+@dataclass
+class _Scan:
+    books: Books = field(default_factory=Books)
+    rows: int = 0
+    gaps: dict[str, Gap] = field(default_factory=dict)
+
+    def add_gaps(self, found: list[tuple[str, int, str]]) -> None:
+        for name, records, example in found:
+            known = self.gaps.get(name)
+            self.gaps[name] = (
+                Gap(name, records, example) if known is None else Gap(name, known.records + records, known.example)
+            )
+
+
+def make_plan(
+    source: Source,
+    target: Target,
+    options: Options,
+    *,
+    progress: Progress = lambda *_: None,
+    stop: Stop | None = None,
+) -> Plan:
+    """Scans both ends and decides everything.
+
+    Args:
+        source: Where from.
+        target: Where to.
+        options: What the user chose.
+        progress: Called after every page.
+        stop: Checked between pages.
+
+    Raises:
+        RefusedError: `gap`, `existing`, `repeated-id`.
+    """
+    stop = stop or Stop()
+    ranges = _cut(source)
+    expected = sum(s.rows or 0 for s in source.streams()) or None
+    scan, keys, buckets = _Scan(), Keys(), Buckets(BUCKETS)
+    lock = threading.Lock()
+
+    def read(part: Range) -> None:
+        reader, cursor = source.reader(), None
+        while True:
+            stop.check()
+            page = reader.read(part, cursor, options.limits)
+            buckets.add(page.records)
+            keys.add(page.records)
+            gaps = target.gaps(page.records)
+            with lock:
+                scan.rows += page.read
+                scan.add_gaps(gaps)
+                for kind, count in page.records.counts():
+                    scan.books.of(kind).read += count
+                scan.books.of("unknown").read += len(page.quarantined)
+                progress("plan", scan.rows, expected)
+            cursor = page.next
+            if cursor is None:
+                return
+
+    with ThreadPoolExecutor(max_workers=options.parallelism) as pool:
+        for done in [pool.submit(read, part) for part in ranges]:
+            done.result()
+    twice = keys.repeated()
+    repeated = _identities(source, ranges, twice, options.limits) if len(twice) else []
+    held, existing = _look_at_target(target, keys, migration_id(source, target), options, stop)
+    plan = Plan(
+        migration=migration_id(source, target),
+        source=_store(source),
+        target=_store(target),
+        ranges=tuple(ranges),
+        counts={kind: books.read for kind, books in scan.books.kinds.items() if books.read},
+        rows=scan.rows,
+        gaps=tuple(sorted(scan.gaps.values(), key=lambda gap: gap.name)),
+        repeated=tuple(repeated),
+        source_total=buckets.total(),
+        target_records=held,
+        existing=existing,
+        accept=tuple(sorted(options.accept)),
+    )
+    _refuse(plan, options)
+    return plan
+
+
+def _store(store: Source | Target) -> dict[str, str]:
+    return {"backend": store.backend, "profile": store.profile, "identity": store.identity}
+
+
+def _identities(source: Source, ranges: list[Range], keys: Keys, limits: Limits) -> list[tuple[str, str]]:
+    found: set[tuple[str, str]] = set()
+    for part in ranges:
+        reader, cursor = source.reader(), None
+        while True:
+            page = reader.read(part, cursor, limits)
+            found.update(page.records.filter(keys.contains(page.records)).identities())
+            cursor = page.next
+            if cursor is None:
+                break
+    return sorted(found)
+
+
+def pages(store: Source, stream: Stream, limits: Limits, stop: Stop) -> Iterator[Page]:
+    """The pages of one stream, one after another."""
+    reader, cursor = store.reader(), None
+    part = Range(0, stream.name, None, None)
+    while True:
+        stop.check()
+        page = reader.read(part, cursor, limits)
+        yield page
+        cursor = page.next
+        if cursor is None:
+            return
+
+
+def _look_at_target(
+    target: Target,
+    keys: Keys,
+    migration: str,
+    options: Options,
+    stop: Stop,
+) -> tuple[int, int]:
+    held = existing = 0
+    store = target.source()
+    if store is None:
+        return 0, 0
+    for stream in store.streams():
+        for page in pages(store, stream, options.limits, stop):
+            batch = page.records
+            held += len(batch)
+            ours = [marker is not None and marker[0] == migration for marker in batch.markers()]
+            known = keys.contains(batch)
+            existing += sum(1 for mine, there in zip(ours, known, strict=True) if there and not mine)
+    store.close()
+    return held, existing
+
+
+def _refuse(plan: Plan, options: Options) -> None:
+    open_gaps = [gap for gap in plan.gaps if gap.name not in options.accept]
+    if open_gaps:
+        what = "; ".join(f"{gap.name} ({gap.records} records, for example {gap.example})" for gap in open_gaps)
+        accepts = " ".join(f"--accept {gap.name}" for gap in open_gaps)
+        raise RefusedError("gap", f"the target cannot hold: {what}", hint=f"to drop them knowingly: {accepts}")
+    if plan.existing and options.on_existing == "refuse":
+        raise RefusedError(
+            "existing",
+            f"{plan.existing} records in the target have ids of the source and were written by someone else",
+            hint="--on-existing keep leaves them, --on-existing overwrite saves them first and writes over them",
+        )
+    if len(plan.repeated) > MAX_REPEATED:
+        kind, identity = plan.repeated[0]
+        raise RefusedError(
+            "repeated-id",
+            f"{len(plan.repeated)} ids stand more than once in the source, for example {kind} {identity}",
+        )

@@ -1,0 +1,213 @@
+"""Proof: both ends read completely, compared by buckets, unequal buckets drilled down to id and field."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Final
+
+from memferry._native import Batch, Buckets, Drill, Keys, diff
+from memferry.backends.api import Source, Target
+from memferry.ledger import Ledger
+from memferry.model import Range
+from memferry.plan import BUCKETS, Options, Plan, Progress, Stop, pages
+
+__all__ = ["Difference", "Verification", "verify"]
+
+MAX_SHOWN: Final = 100
+"""Findings that are shown with their fields; all are counted and named."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One finding.
+
+    Attributes:
+        what: `missing`, `extra` or `different`.
+        kind: Kind of the record.
+        id: Its id.
+        fields: Name, expected and found value of fields that differ, for the first findings.
+    """
+
+    what: str
+    kind: str
+    id: str
+    fields: tuple[tuple[str, str | None, str | None], ...] = ()
+
+
+@dataclass
+class Verification:
+    """What the comparison found.
+
+    Attributes:
+        compared: Records the source was expected to have put into the target.
+        missing: Expected and not there.
+        extra: Ours, or in a target that was empty, and not expected.
+        different: There, and not as expected.
+        foreign: Records of others, counted, never judged.
+        source_unchanged: Whether the source is as it was when the plan read it.
+        findings: What was found, by kind and id.
+    """
+
+    compared: int = 0
+    missing: int = 0
+    extra: int = 0
+    different: int = 0
+    foreign: int = 0
+    source_unchanged: bool = False
+    findings: list[Difference] = field(default_factory=list)
+
+    @property
+    def equal(self) -> bool:
+        """Whether nothing differs."""
+        return not (self.missing or self.extra or self.different)
+
+    def counts(self) -> dict[str, int]:
+        """The numbers for the final object."""
+        names = ("compared", "missing", "extra", "different", "foreign")
+        return {name: getattr(self, name) for name in names}
+
+
+class _Verifier:
+    def __init__(
+        self, plan: Plan, source: Source, target: Target, ledger: Ledger, options: Options, stop: Stop
+    ) -> None:
+        self.plan = plan
+        self.source = source
+        self.target = target
+        self.options = options
+        self.stop = stop
+        self.marker = plan.migration if target.native and plan.target_records else None
+        self.repeated = Keys()
+        self.repeated.add_identities(list(plan.repeated))
+        self.quarantined = {(row.kind, row.id) for _, row in ledger.quarantined() if row.id is not None}
+        self.conflicts = {(c["kind"], c["id"]) for c in ledger.conflicts()}
+
+    def expected(self, batch: Batch) -> Batch:
+        """What the target should hold of a source batch."""
+        if self.plan.repeated:
+            batch = batch.filter(bytes(1 - flag for flag in self.repeated.contains(batch)))
+        return self.target.image(batch)
+
+    def each_source(self, use: Callable[[Batch, int], None]) -> None:
+        def read(part: Range) -> None:
+            reader, cursor = self.source.reader(), None
+            while True:
+                self.stop.check()
+                page = reader.read(part, cursor, self.options.limits)
+                use(page.records, page.read)
+                cursor = page.next
+                if cursor is None:
+                    return
+
+        with ThreadPoolExecutor(max_workers=self.options.parallelism) as pool:
+            for done in [pool.submit(read, part) for part in self.plan.ranges]:
+                done.result()
+
+    def each_target(self, use: Callable[[Batch, int], None]) -> None:
+        store = self.target.source()
+        if store is None:
+            return
+        for stream in store.streams():
+            for page in pages(store, stream, self.options.limits, self.stop):
+                use(page.records, page.read)
+        store.close()
+
+
+def verify(
+    plan: Plan,
+    source: Source,
+    target: Target,
+    ledger: Ledger,
+    options: Options,
+    *,
+    progress: Progress = lambda *_: None,
+    stop: Stop | None = None,
+) -> Verification:
+    """Compares every record of both ends.
+
+    Args:
+        plan: The plan that was copied.
+        source: Read again, completely.
+        target: Read completely.
+        ledger: Says what was quarantined and left alone.
+        options: Bounds and parallelism.
+        progress: Called after every page.
+        stop: Checked between pages.
+    """
+    stop = stop or Stop()
+    work = _Verifier(plan, source, target, ledger, options, stop)
+    result = Verification()
+    raw, left, right = Buckets(BUCKETS), Buckets(BUCKETS), Buckets(BUCKETS)
+    lock = threading.Lock()
+    seen = 0
+
+    def tell(read: int) -> None:
+        nonlocal seen
+        with lock:
+            seen += read
+            progress("verify", seen, plan.rows * 2)
+
+    def add_source(batch: Batch, read: int) -> None:
+        raw.add(batch)
+        left.add(work.expected(batch))
+        tell(read)
+
+    def add_target(batch: Batch, read: int) -> None:
+        result.foreign += right.add(batch, only=work.marker)
+        tell(read)
+
+    work.each_source(add_source)
+    work.each_target(add_target)
+    result.compared = sum(left.by_kind())
+    result.source_unchanged = raw.total() == plan.source_total
+    unequal = left.unequal(right)
+    if unequal:
+        _drill(work, unequal, result)
+    return result
+
+
+def _drill(work: _Verifier, unequal: list[int], result: Verification) -> None:
+    drill = Drill(BUCKETS, unequal)
+    work.each_source(lambda batch, _: drill.expect(work.expected(batch)))
+    work.each_target(lambda batch, _: drill.find(batch, marker=work.marker))
+    findings = [
+        (what, kind, identity)
+        for what, kind, identity in drill.findings()
+        if (kind, identity) not in work.conflicts and not (what == "missing" and (kind, identity) in work.quarantined)
+    ]
+    for what in ("missing", "extra", "different"):
+        setattr(result, what, sum(1 for finding in findings if finding[0] == what))
+    shown = [f for f in findings if f[0] == "different"][:MAX_SHOWN]
+    fields = _fields(work, [(kind, identity) for _, kind, identity in shown])
+    result.findings = [
+        Difference(what, kind, identity, fields.get((kind, identity), ())) for what, kind, identity in findings
+    ]
+
+
+def _fields(
+    work: _Verifier,
+    identities: list[tuple[str, str]],
+) -> dict[tuple[str, str], tuple[tuple[str, str | None, str | None], ...]]:
+    if not identities:
+        return {}
+    keys = Keys()
+    keys.add_identities(identities)
+    expected: list[Batch] = []
+    found: list[Batch] = []
+
+    def pick(batches: list[Batch]) -> Callable[[Batch, int], None]:
+        def use(batch: Batch, _: int) -> None:
+            mask = keys.contains(batch)
+            if any(mask):
+                batches.append(batch.filter(mask))
+
+        return use
+
+    keep = pick(expected)
+    work.each_source(lambda batch, read: keep(work.expected(batch), read))
+    work.each_target(pick(found))
+    diffs = diff(Batch.concat(expected), Batch.concat(found))
+    return {(kind, identity): tuple(fields) for kind, identity, fields in diffs}

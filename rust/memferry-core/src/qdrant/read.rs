@@ -1,0 +1,273 @@
+//! Reading points: pages in the order of ids, single points, counts, nearest neighbours.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use qdrant_client::qdrant as pb;
+
+use arrow_array::RecordBatch;
+
+use super::key::{self, Key};
+use super::points::PointReader;
+use super::{Client, Link, status};
+use crate::error::{Error, Result};
+
+/// Bytes of a point before any was read.
+const FIRST_GUESS: usize = 8 << 10;
+/// Points a request at most; more do not make it faster.
+const MAX_REQUEST: usize = 10_000;
+/// Ids a request at most.
+const MAX_IDS: usize = 2_000;
+
+/// Which points a page is made of.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Span<'a> {
+    /// First id.
+    pub start: Option<&'a str>,
+    /// Id before which the page ends.
+    pub until: Option<&'a str>,
+    /// Points at most.
+    pub max_records: usize,
+    /// Bytes at most, but always one point.
+    pub max_bytes: usize,
+    /// Payload fields and the keyword each must have.
+    pub filter: &'a [(String, String)],
+    /// Whether vectors are read too.
+    pub with_vectors: bool,
+}
+
+/// A page of points.
+#[derive(Debug)]
+pub struct Page {
+    /// The points as a raw batch.
+    pub raw: RecordBatch,
+    /// How many they are.
+    pub read: u64,
+    /// Id to go on at, if there is more.
+    pub next: Option<String>,
+}
+
+/// The smallest mean size of points seen in pages of late, by which the next request is sized.
+#[derive(Debug)]
+pub(super) struct Guess(AtomicUsize);
+
+impl Default for Guess {
+    fn default() -> Self {
+        Self(AtomicUsize::new(FIRST_GUESS))
+    }
+}
+
+impl Guess {
+    fn points(&self, bytes: usize) -> usize {
+        (bytes / self.0.load(Ordering::Relaxed).max(1)).clamp(1, MAX_REQUEST)
+    }
+
+    fn learn(&self, points: usize, bytes: usize) {
+        if let Some(mean) = bytes.checked_div(points) {
+            self.0.store(mean.max(1), Ordering::Relaxed);
+        }
+    }
+}
+
+pub(super) fn filter_to_wire(filter: &[(String, String)]) -> Option<pb::Filter> {
+    use pb::condition::ConditionOneOf;
+    let must = |(field, word): &(String, String)| {
+        let matched = pb::r#match::MatchValue::Keyword(word.clone());
+        let condition = pb::FieldCondition {
+            key: field.clone(),
+            r#match: Some(pb::Match { match_value: Some(matched) }),
+            ..Default::default()
+        };
+        pb::Condition { condition_one_of: Some(ConditionOneOf::Field(condition)) }
+    };
+    (!filter.is_empty()).then(|| pb::Filter { must: filter.iter().map(must).collect(), ..Default::default() })
+}
+
+fn all_payload() -> Option<pb::WithPayloadSelector> {
+    use pb::with_payload_selector::SelectorOptions;
+    Some(pb::WithPayloadSelector { selector_options: Some(SelectorOptions::Enable(true)) })
+}
+
+fn vectors_if(wanted: bool) -> Option<pb::WithVectorsSelector> {
+    use pb::with_vectors_selector::SelectorOptions;
+    Some(pb::WithVectorsSelector { selector_options: Some(SelectorOptions::Enable(wanted)) })
+}
+
+impl Link {
+    /// Points from `request.offset` on, fewer than asked for where they would be too many bytes at once.
+    async fn scroll(&self, what: &str, mut request: pb::ScrollPoints) -> Result<pb::ScrollResponse> {
+        loop {
+            let limit = request.limit.unwrap_or(1).max(1);
+            let mut points = self.points();
+            if limit == 1 {
+                points = points.max_decoding_message_size(usize::MAX);
+            }
+            match self.raw(what, points.scroll(request.clone())).await? {
+                Ok(answer) => return Ok(answer),
+                Err(status) if status::too_large(&status) && limit > 1 => request.limit = Some(limit / 4),
+                Err(status) => return Err(self.error(what, &status)),
+            }
+        }
+    }
+
+    async fn page(&self, collection: &str, span: Span<'_>) -> Result<Page> {
+        let until = span.until.map(Key::parse).transpose()?;
+        let mut next = span.start.map(Key::parse).transpose()?;
+        let what = format!("scroll of collection {collection}");
+        let mut page = PointReader::default();
+        let guess = if span.with_vectors { &self.guesses.0 } else { &self.guesses.1 };
+        loop {
+            let records = span.max_records.saturating_sub(page.rows.len());
+            let bytes = span.max_bytes.saturating_sub(page.rows.bytes());
+            let request = pb::ScrollPoints {
+                collection_name: collection.to_owned(),
+                filter: filter_to_wire(span.filter),
+                offset: next.map(Key::to_wire),
+                limit: Some(guess.points(bytes).min(records.max(1)) as u32),
+                with_payload: all_payload(),
+                with_vectors: vectors_if(span.with_vectors),
+                ..Default::default()
+            };
+            let answer = self.scroll(&what, request).await?;
+            let (had, had_bytes) = (page.rows.len(), page.rows.bytes());
+            let mut full = None;
+            for point in answer.result {
+                let id = Key::from_wire(point.id.as_ref()).map_err(|e| e.at(&what))?;
+                if until.is_some_and(|until| id >= until) {
+                    return page.finish(None);
+                }
+                if !page.rows.is_empty() && page.rows.bytes() >= span.max_bytes {
+                    full = Some(id);
+                    break;
+                }
+                page.push(id, &point).map_err(|e| e.at(&what))?;
+            }
+            guess.learn(page.rows.len() - had, page.rows.bytes() - had_bytes);
+            if full.is_some() {
+                return page.finish(full);
+            }
+            next = match answer.next_page_offset {
+                None => return page.finish(None),
+                Some(offset) => Some(Key::from_wire(Some(&offset)).map_err(|e| e.at(&what))?),
+            };
+            if until.is_some_and(|until| next >= Some(until)) {
+                return page.finish(None);
+            }
+            // Another round trip for less than a quarter of a page costs more than a smaller page.
+            let filled = page.rows.bytes() >= span.max_bytes / 4 * 3;
+            if page.rows.len() >= span.max_records || filled {
+                return page.finish(next);
+            }
+        }
+    }
+}
+
+impl PointReader {
+    fn finish(self, next: Option<Key>) -> Result<Page> {
+        let read = self.rows.len() as u64;
+        Ok(Page { raw: self.rows.finish()?, read, next: next.map(|key| key.to_string()) })
+    }
+}
+
+impl Client {
+    /// One page of points in the order of their ids.
+    pub fn scroll(&self, collection: &str, span: Span<'_>) -> Result<Page> {
+        if span.max_records == 0 || span.max_bytes == 0 {
+            return Err(Error::invalid("a page needs room for one record"));
+        }
+        self.runtime.block_on(self.link.page(collection, span))
+    }
+
+    /// The points with these ids, in the order of the ids, those that there are.
+    pub fn get(&self, collection: &str, keys: &[&str], with_vectors: bool) -> Result<RecordBatch> {
+        let what = format!("points of collection {collection}");
+        let mut found: Vec<(Key, pb::RetrievedPoint)> = Vec::new();
+        self.runtime.block_on(async {
+            for part in keys.chunks(MAX_IDS) {
+                let request = pb::GetPoints {
+                    collection_name: collection.to_owned(),
+                    ids: key::to_wire(part)?,
+                    with_payload: all_payload(),
+                    with_vectors: vectors_if(with_vectors),
+                    ..Default::default()
+                };
+                // As many as the caller has asked for, so as large as it may be.
+                let mut points = self.link.points().max_decoding_message_size(usize::MAX);
+                let answer = self.link.call(&what, points.get(request)).await?;
+                for point in answer.result {
+                    found.push((Key::from_wire(point.id.as_ref())?, point));
+                }
+            }
+            Ok(())
+        })?;
+        found.sort_by_key(|(key, _)| *key);
+        found.dedup_by_key(|(key, _)| *key);
+        let mut reader = PointReader::default();
+        for (key, point) in &found {
+            reader.push(*key, point)?;
+        }
+        reader.rows.finish()
+    }
+
+    /// How many points there are; an estimate unless `exact`.
+    pub fn count(&self, collection: &str, filter: &[(String, String)], exact: bool) -> Result<u64> {
+        self.runtime.block_on(async {
+            let request = pb::CountPoints {
+                collection_name: collection.to_owned(),
+                filter: filter_to_wire(filter),
+                exact: Some(exact),
+                ..Default::default()
+            };
+            let what = format!("count of collection {collection}");
+            let answer = self.link.call(&what, self.link.points().count(request)).await?;
+            Ok(answer.result.map_or(0, |result| result.count))
+        })
+    }
+
+    /// Ids and scores of the nearest points, best first; without the index if `exact`.
+    pub fn query(
+        &self,
+        collection: &str,
+        vector_name: &str,
+        vector: &[f32],
+        limit: usize,
+        filter: &[(String, String)],
+        exact: bool,
+    ) -> Result<Vec<(String, f32)>> {
+        use pb::{query::Variant, vector_input};
+        let dense = vector_input::Variant::Dense(pb::DenseVector { data: vector.to_vec() });
+        let nearest = Variant::Nearest(pb::VectorInput { variant: Some(dense) });
+        let request = pb::QueryPoints {
+            collection_name: collection.to_owned(),
+            query: Some(pb::Query { variant: Some(nearest) }),
+            using: (!vector_name.is_empty()).then(|| vector_name.to_owned()),
+            filter: filter_to_wire(filter),
+            params: Some(pb::SearchParams { exact: Some(exact), ..Default::default() }),
+            limit: Some(limit as u64),
+            ..Default::default()
+        };
+        let what = format!("query of collection {collection}");
+        self.runtime.block_on(async {
+            let answer = self.link.call(&what, self.link.points().query(request)).await?;
+            let hit = |point: pb::ScoredPoint| Ok((Key::from_wire(point.id.as_ref())?.to_string(), point.score));
+            answer.result.into_iter().map(hit).collect()
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_follow_the_size_of_points() {
+        let guess = Guess::default();
+        assert_eq!(512, guess.points(4 << 20));
+        guess.learn(10, 10 << 20);
+        assert_eq!(4, guess.points(4 << 20));
+        assert_eq!(1, guess.points(0));
+        guess.learn(100, 100);
+        assert_eq!(MAX_REQUEST, guess.points(4 << 20));
+        guess.learn(0, 0);
+        assert_eq!(MAX_REQUEST, guess.points(4 << 20));
+    }
+}
