@@ -1,20 +1,76 @@
+# Recipes for people, CI and pre-commit. Needs Python 3.11+, Rust, Java 17+, Maven; `make install` brings the rest.
 .DEFAULT_GOAL := help
+.PHONY: help install build demo lint format test test-rust test-python test-wheel bench soak servers clean
+
 VENV := .venv
-BIN := $(VENV)/bin
-export UV_PROJECT_ENVIRONMENT := $(VENV)
+BIN := $(CURDIR)/$(VENV)/bin
+export VIRTUAL_ENV := $(CURDIR)/$(VENV)
+export PATH := $(BIN):$(PATH)
 export PYTHONPATH := tests
 
-.PHONY: help install build demo lint test test-rust test-python wheel-test bench soak servers format clean
+help: ## Show the recipes
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
-help: ## Shows the recipes
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
-
-$(VENV)/.installed: pyproject.toml Makefile
-	test -x $(BIN)/uv || (python3 -m venv $(VENV) && $(BIN)/pip install --quiet --disable-pip-version-check uv)
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --group dev "pydantic>=2.11,<3" "rich>=14" "stamina>=25.1" "typer>=0.20"
+$(VENV)/.installed: pyproject.toml
+	test -x $(BIN)/uv || (python3 -m venv $(VENV) && $(BIN)/python -m pip install --quiet --disable-pip-version-check uv)
+	uv pip install --quiet --python $(BIN)/python --group dev
 	touch $@
 
-install: $(VENV)/.installed ## Makes the virtual environment
+install: $(VENV)/.installed ## Make the virtual environment
 
-build: install ## Builds the extension in release mode into the environment
-	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop --release --quiet --skip-install-deps 2>/dev/null || VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop --release --quiet
+build: install ## Build the extension in release mode
+	maturin develop --release --uv --quiet
+
+demo: build ## Move the demo store, killed once half-way, resumed and proven
+	python examples/demo.py
+
+lint: build ## Formatting, lints, types, stubs, layers, licences
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
+	ruff format --check --quiet .
+	ruff check --quiet .
+	mypy python/memferry tests/testbed tests/support tests/reference examples
+	python -m mypy.stubtest memferry._native --ignore-missing-stub --allowlist .stubtest-allowlist
+	lint-imports
+	$(MAKE) --no-print-directory deny
+
+.PHONY: deny
+deny: ## Licences, sources and bans of the Rust dependencies
+	command -v cargo-deny >/dev/null || cargo install --quiet --locked cargo-deny
+	cargo deny --log-level error check bans licenses sources
+
+format: install ## Format everything
+	cargo fmt --all
+	ruff format .
+	ruff check --fix .
+
+test: lint test-rust servers-install test-python test-wheel ## Everything that CI runs
+
+test-rust: install
+	cargo test --workspace --release --locked --quiet
+
+.PHONY: servers-install
+servers-install: install
+	python -m testbed install
+
+test-python: build
+	pytest
+
+test-wheel: install ## The built wheel in a clean environment
+	rm -rf build/wheel && mkdir -p build/wheel
+	maturin build --release --locked --quiet --out build/wheel
+	uv venv --quiet --clear build/wheel/venv
+	uv pip install --quiet --python build/wheel/venv/bin/python build/wheel/*.whl
+	cd build/wheel && PYTHONPATH= venv/bin/memferry backends && PYTHONPATH= venv/bin/python $(CURDIR)/examples/demo.py > demo.log
+
+bench: build ## Benchmarks, ratios in one run
+	python benchmarks/run.py
+
+soak: build ## A thousand crashes
+	MEMFERRY_CRASH_RUNS=1000 pytest tests/crash --timeout 7200
+
+servers: build servers-install ## Start real servers on loopback until Ctrl-C
+	python -m testbed servers
+
+clean: ## Remove what the recipes made
+	rm -rf $(VENV) target build

@@ -9,9 +9,10 @@ from memferry.urls import StoreUrl
 
 __all__ = ["plan_text", "result_text"]
 
-_COLUMNS = ("read", "written", "unchanged", "conflicts", "quarantined", "deleted")
+_COLUMNS = {"read": 12, "written": 12, "unchanged": 12, "conflicts": 10, "quarantined": 12, "deleted": 8}
+"""Shown columns and their widths; the table fits 80 columns."""
 _WORDS = {
-    "proven": "every record of the source is in the target, field by field; the source did not change meanwhile",
+    "proven": "every record is there, field by field, and the source did not change",
     "matched_live": "every record matched, but the source changed between plan and proof",
     "not_proven": "the target is not what the source is",
 }
@@ -37,9 +38,9 @@ def plan_text(plan: Plan) -> str:
 
 def result_text(result: Result, target: StoreUrl) -> str:
     """The report for people."""
-    lines = [f"  {'kind':<12}" + "".join(f"{name:>12}" for name in _COLUMNS)]
+    lines = [f"  {'kind':<12}" + "".join(f"{name:>{width}}" for name, width in _COLUMNS.items())]
     for kind, counts in result.books.to_json().items():
-        lines.append(f"  {kind:<12}" + "".join(f"{counts[name]:>12,}" for name in _COLUMNS))
+        lines.append(f"  {kind:<12}" + "".join(f"{counts[name]:>{width},}" for name, width in _COLUMNS.items()))
     if result.verification:
         counts = result.verification.counts()
         lines += ["", "  " + ", ".join(f"{name} {value:,}" for name, value in counts.items())]

@@ -155,13 +155,12 @@ fn copy_to_scratch(path: &Path) -> Result<PathBuf> {
     let mut wal = path.as_os_str().to_owned();
     wal.push("-wal");
     let wal = PathBuf::from(wal);
-    if !wal.exists() {
-        return Err(Error::new(Code::Io, format!("{}: cannot be opened read-only", path.display())));
-    }
     let folder = std::env::temp_dir().join(format!("memferry-{}", uuid::Uuid::new_v4()));
     std::fs::create_dir_all(&folder)?;
     let copy = folder.join("store.db");
     std::fs::copy(path, &copy)?;
-    std::fs::copy(&wal, folder.join("store.db-wal"))?;
+    if wal.exists() {
+        std::fs::copy(&wal, folder.join("store.db-wal"))?;
+    }
     Ok(copy)
 }

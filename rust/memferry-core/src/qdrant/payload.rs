@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn depth_is_refused_exactly_where_readers_stop() {
+    fn depth_is_refused_before_readers_stop() {
         let mut accepted = (0, 0);
         for depth in 1..100 {
             let list = format!("{{\"a\":{}1{}}}", "[".repeat(depth), "]".repeat(depth));

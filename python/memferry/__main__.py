@@ -1,0 +1,6 @@
+"""`python -m memferry`."""
+
+from memferry.cli.main import run
+
+if __name__ == "__main__":
+    run()
