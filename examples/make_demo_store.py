@@ -77,7 +77,14 @@ def documents() -> list[dict[str, Any]]:
         scope = {"agent": "fleet-keeper", "user": rng.choice(["oncall-eu", "oncall-us"])}
         extra = {"source": {"channel": rng.choice(["chat", "ticket", "log"]), "turn": rng.randrange(1, 400)}}
         records.append(
-            {**memory, "scope": scope, "created_at": _when(rng), "importance": rng.random(), "version": 1, "extra": extra}
+            {
+                **memory,
+                "scope": scope,
+                "created_at": _when(rng),
+                "importance": rng.random(),
+                "version": 1,
+                "extra": extra,
+            }
         )
     return records
 

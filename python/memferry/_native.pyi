@@ -22,6 +22,9 @@ class Batch:
     def identities(self) -> list[tuple[str, str]]:
         """Kind and id of each record."""
 
+    def vector_specs(self) -> list[tuple[str, int, int, int]]:
+        """Name, kind (0 dense, 1 sparse, 2 multi), dimension and number of the vectors in a canonical batch."""
+
     def markers(self) -> list[tuple[str, str] | None]:
         """Marker of each record: migration and hex digest, or None."""
 
@@ -325,6 +328,9 @@ def blake3_hex(data: bytes) -> str:
 
 def error_codes() -> list[tuple[str, bool]]:
     """All codes with whether they are transient."""
+
+def store_keys(identities: list[tuple[str, str]], namespace: str) -> list[str]:
+    """The keys under which a store that takes only UUIDs and u64 files records of these kinds and ids."""
 
 def gap_names() -> list[str]:
     """Names of all gaps."""

@@ -18,6 +18,7 @@ from memferry.ledger import LEASE_SECS, Ledger, RangeState
 from memferry.model import Page, Quarantined, Range
 from memferry.plan import Options, Plan, Progress, Stop
 from memferry.profiles import load_mapper
+from memferry.reading import read_page
 
 __all__ = ["run_copy"]
 
@@ -82,7 +83,7 @@ class _Copy:
 
     def page(self, part: Range, reader: Reader, before: RangeState) -> RangeState:
         """Copies one page and books it; the state after it."""
-        page = reader.read(part, before.cursor, self.options.limits)
+        page = read_page(reader, part, before.cursor, self.options.limits)
         state = RangeState.from_json(before.to_json())
         state.cursor, state.done, state.page = page.next, page.next is None, before.page + 1
         books = state.books
@@ -231,8 +232,8 @@ def _stages(plan: Plan, target: Target) -> list[list[Range]]:
     """Ranges that may be copied at the same time, one list after another."""
     if not target.ordered:
         return [list(plan.ranges)]
-    streams = dict.fromkeys(part.stream for part in plan.ranges)
-    return [[part for part in plan.ranges if part.stream == stream] for stream in streams]
+    stages = dict.fromkeys((part.stream, part.kinds) for part in plan.ranges)
+    return [[part for part in plan.ranges if (part.stream, part.kinds) == stage] for stage in stages]
 
 
 def _run_stage(copy: _Copy, ranges: list[Range], parallelism: int, stop: Stop) -> None:

@@ -18,7 +18,8 @@ from memferry.errors import MemferryError, RefusedError
 from memferry.failpoints import failpoint
 from memferry.ledger import Ledger, RangeState
 from memferry.model import Books, Outcome, Range
-from memferry.plan import Options, Plan, Progress, Stop, make_plan, migration_id, pages
+from memferry.plan import Options, Plan, Progress, Stop, make_plan, migration_id
+from memferry.reading import read_pages, read_stream
 from memferry.urls import StoreUrl
 from memferry.verify import Verification, verify
 
@@ -167,7 +168,7 @@ def _run(
         plan = _bound_plan(ledger, options)
     else:
         plan = _start(source, target, ledger, options, fresh_plan, progress, stop)
-    target.prepare(plan.migration)
+    target.prepare(plan.migration, plan.vectors)
     failpoint("prepared")
     run_copy(plan, source, target, ledger, options, progress=progress, stop=stop)
     if options.delete:
@@ -234,14 +235,9 @@ def _carry_deletions(
         raise RefusedError("max-deletes", "rows of the source could not be read, so nothing can be called deleted")
     keys = Keys()
     for part in plan.ranges:
-        reader, cursor = source.reader(), None
-        while True:
+        for page in read_pages(source, part, options.limits):
             stop.check()
-            page = reader.read(part, cursor, options.limits)
             keys.add(page.records)
-            cursor = page.next
-            if cursor is None:
-                break
     store = target.source()
     if store is None:
         return
@@ -274,7 +270,8 @@ def _gone(
     gone: list[tuple[str, str]] = []
     ours = 0
     for stream in store.streams():
-        for page in pages(store, stream, options.limits, stop):
+        for page in read_stream(store, stream.name, options.limits):
+            stop.check()
             batch = page.records
             rows = zip(batch.identities(), batch.markers(), batch.digests(), keys.contains(batch), strict=True)
             for identity, marker, digest, there in rows:

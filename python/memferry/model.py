@@ -21,6 +21,7 @@ __all__ = [
     "Quarantined",
     "Range",
     "Stream",
+    "VectorSpec",
 ]
 
 KINDS: Final = ("entity", "memory", "observation", "relation")
@@ -81,12 +82,14 @@ class Range:
         stream: Name of the stream.
         start: First key, None for the beginning.
         end: First key that is not in it, None for the end.
+        kinds: The kinds this range is for, where a stream of several is read once for each; None for all.
     """
 
     number: int
     stream: str
     start: str | None
     end: str | None
+    kinds: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -119,6 +122,23 @@ class Page:
     read: int
     exploded: int
     next: str | None
+
+
+@dataclass(frozen=True)
+class VectorSpec:
+    """Vectors of one name, kind and dimension in the source.
+
+    Attributes:
+        name: Name within the record; empty for the only one.
+        kind: `dense`, `sparse` or `multi`.
+        dim: Numbers a row; 0 for sparse.
+        count: How many there are.
+    """
+
+    name: str
+    kind: str
+    dim: int
+    count: int
 
 
 @dataclass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Literal
@@ -12,9 +12,10 @@ from typing import Any, Final, Literal
 from memferry._native import Buckets, Keys, blake3_hex
 from memferry.backends.api import Source, Target
 from memferry.errors import MemferryError, RefusedError
-from memferry.model import Books, Limits, OnConflict, OnExisting, Page, Range, Stream
+from memferry.model import KINDS, Books, Limits, OnConflict, OnExisting, Range, VectorSpec
+from memferry.reading import read_pages, read_stream
 
-__all__ = ["BUCKETS", "PLAN_FORMAT", "Gap", "Options", "Plan", "Progress", "Stop", "make_plan", "migration_id", "pages"]
+__all__ = ["BUCKETS", "PLAN_FORMAT", "Gap", "Options", "Plan", "Progress", "Stop", "make_plan", "migration_id"]
 
 PLAN_FORMAT: Final = 1
 BUCKETS: Final = 4096
@@ -95,6 +96,7 @@ class Plan:
         target_records: Records the target held.
         existing: Records of others that the run would write over.
         accept: Accepted gaps.
+        vectors: What embeddings there are.
     """
 
     migration: str
@@ -109,6 +111,7 @@ class Plan:
     target_records: int
     existing: int
     accept: tuple[str, ...]
+    vectors: tuple[VectorSpec, ...]
     format: Literal[1] = 1
 
     @property
@@ -130,10 +133,13 @@ class Plan:
         value: dict[str, Any] = json.loads(text)
         if value["format"] > PLAN_FORMAT:
             raise RefusedError("format-newer", f"plan format {value['format']}, this memferry knows {PLAN_FORMAT}")
-        value["ranges"] = tuple(Range(**r) for r in value["ranges"])
+        value["ranges"] = tuple(
+            Range(**{**r, "kinds": tuple(r["kinds"]) if r["kinds"] else None}) for r in value["ranges"]
+        )
         value["gaps"] = tuple(Gap(**g) for g in value["gaps"])
         value["repeated"] = tuple((kind, identity) for kind, identity in value["repeated"])
         value["accept"] = tuple(value["accept"])
+        value["vectors"] = tuple(VectorSpec(**v) for v in value["vectors"])
         return cls(**value)
 
     def hash(self) -> str:
@@ -155,13 +161,19 @@ def migration_id(source: Source, target: Target) -> str:
     return blake3_hex("\0".join(parts).encode())[:16]
 
 
-def _cut(source: Source) -> list[Range]:
-    ranges: list[Range] = []
+def _cut(source: Source, *, ordered: bool) -> list[Range]:
+    """Cuts the source; with `ordered`, a stream of several kinds is read once for each, in copy order."""
+    slices: list[tuple[int, str, str | None, str | None, tuple[str, ...] | None]] = []
     for stream in source.streams():
         wanted = max((stream.rows or 0) // ROWS_PER_RANGE, stream.size_bytes // BYTES_PER_RANGE) + 1
-        for start, end in source.split(stream, min(wanted, MAX_RANGES)):
-            ranges.append(Range(len(ranges), stream.name, start, end))
-    return ranges
+        kinds = [kind for kind in KINDS if kind in stream.kinds] if ordered and len(stream.kinds) > 1 else [None]
+        cuts = source.split(stream, min(wanted, MAX_RANGES))
+        for kind in kinds:
+            stage = KINDS.index(kind) if kind else KINDS.index(stream.kinds[0])
+            slices += [(stage, stream.name, start, end, (kind,) if kind else None) for start, end in cuts]
+    if ordered:
+        slices.sort(key=lambda piece: piece[0])
+    return [Range(i, name, start, end, kinds) for i, (_, name, start, end, kinds) in enumerate(slices)]
 
 
 @dataclass
@@ -169,6 +181,7 @@ class _Scan:
     books: Books = field(default_factory=Books)
     rows: int = 0
     gaps: dict[str, Gap] = field(default_factory=dict)
+    vectors: dict[tuple[str, int, int], int] = field(default_factory=dict)
 
     def add_gaps(self, found: list[tuple[str, int, str]]) -> None:
         for name, records, example in found:
@@ -199,16 +212,14 @@ def make_plan(
         RefusedError: `gap`, `existing`, `repeated-id`.
     """
     stop = stop or Stop()
-    ranges = _cut(source)
+    ranges = _cut(source, ordered=target.ordered)
     expected = sum(s.rows or 0 for s in source.streams()) or None
     scan, keys, buckets = _Scan(), Keys(), Buckets(BUCKETS)
     lock = threading.Lock()
 
     def read(part: Range) -> None:
-        reader, cursor = source.reader(), None
-        while True:
+        for page in read_pages(source, part, options.limits):
             stop.check()
-            page = reader.read(part, cursor, options.limits)
             buckets.add(page.records)
             keys.add(page.records)
             gaps = target.gaps(page.records)
@@ -218,10 +229,9 @@ def make_plan(
                 for kind, count in page.records.counts():
                     scan.books.of(kind).read += count
                 scan.books.of("unknown").read += len(page.quarantined)
+                for name, form, dim, count in page.records.vector_specs():
+                    scan.vectors[name, form, dim] = scan.vectors.get((name, form, dim), 0) + count
                 progress("plan", scan.rows, expected)
-            cursor = page.next
-            if cursor is None:
-                return
 
     with ThreadPoolExecutor(max_workers=options.parallelism) as pool:
         for done in [pool.submit(read, part) for part in ranges]:
@@ -242,6 +252,10 @@ def make_plan(
         target_records=held,
         existing=existing,
         accept=tuple(sorted(options.accept)),
+        vectors=tuple(
+            VectorSpec(name, ("dense", "sparse", "multi")[kind], dim, count)
+            for (name, kind, dim), count in sorted(scan.vectors.items())
+        ),
     )
     _refuse(plan, options)
     return plan
@@ -254,27 +268,9 @@ def _store(store: Source | Target) -> dict[str, str]:
 def _identities(source: Source, ranges: list[Range], keys: Keys, limits: Limits) -> list[tuple[str, str]]:
     found: set[tuple[str, str]] = set()
     for part in ranges:
-        reader, cursor = source.reader(), None
-        while True:
-            page = reader.read(part, cursor, limits)
+        for page in read_pages(source, part, limits):
             found.update(page.records.filter(keys.contains(page.records)).identities())
-            cursor = page.next
-            if cursor is None:
-                break
     return sorted(found)
-
-
-def pages(store: Source, stream: Stream, limits: Limits, stop: Stop) -> Iterator[Page]:
-    """The pages of one stream, one after another."""
-    reader, cursor = store.reader(), None
-    part = Range(0, stream.name, None, None)
-    while True:
-        stop.check()
-        page = reader.read(part, cursor, limits)
-        yield page
-        cursor = page.next
-        if cursor is None:
-            return
 
 
 def _look_at_target(
@@ -289,7 +285,8 @@ def _look_at_target(
     if store is None:
         return 0, 0
     for stream in store.streams():
-        for page in pages(store, stream, options.limits, stop):
+        for page in read_stream(store, stream.name, options.limits):
+            stop.check()
             batch = page.records
             held += len(batch)
             ours = [marker is not None and marker[0] == migration for marker in batch.markers()]

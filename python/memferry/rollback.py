@@ -11,8 +11,9 @@ from memferry.errors import RefusedError
 from memferry.failpoints import failpoint
 from memferry.ledger import Ledger
 from memferry.model import Limits
-from memferry.plan import Stop, pages
+from memferry.plan import Stop
 from memferry.profiles import load_mapper
+from memferry.reading import read_stream
 
 __all__ = ["RolledBack", "rollback"]
 
@@ -65,7 +66,7 @@ def _file(target: JsonlTarget, ledger: Ledger) -> RolledBack:
     store = target.source()
     records = 0
     if store is not None:
-        records = sum(len(p.records) for s in store.streams() for p in pages(store, s, Limits(), Stop()))
+        records = sum(len(p.records) for s in store.streams() for p in read_stream(store, s.name, Limits()))
     target.documents.put(ledger.migration, "joined", "restored")
     failpoint("before-restore")
     had_one = target.restore_previous(ledger.migration)
@@ -80,7 +81,8 @@ def _records(target: Target, ledger: Ledger, stop: Stop) -> RolledBack:
     if store is None:
         return result
     for stream in store.streams():
-        for page in pages(store, stream, Limits(), stop):
+        for page in read_stream(store, stream.name, Limits()):
+            stop.check()
             _page(target, ledger, page.records, originals, result)
     store.close()
     if originals:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from memferry.errors import RefusedError
 
-__all__ = ["StoreUrl", "parse_url"]
+__all__ = ["Secrets", "StoreUrl", "parse_url"]
 
 _SUFFIXES: Final = {
     ".db": "embedded",
@@ -23,8 +23,24 @@ _SUFFIXES: Final = {
 }
 _FILES: Final = frozenset({"embedded", "jsonl"})
 _SERVERS: Final = {"qdrant": 6334, "neo4j": 7687}
-_OPTIONS: Final = frozenset({"profile", "tls", "identity"})
+_OPTIONS: Final = frozenset({"profile", "tls", "identity", "distance"})
+_DISTANCES: Final = ("cosine", "dot", "euclid", "manhattan")
 _MAX_URL_CHARS: Final = 4096
+
+
+@dataclass(frozen=True)
+class Secrets:
+    """What a store wants to know and nobody else may see; never printed.
+
+    Attributes:
+        api_key: Key of a Qdrant server.
+        password: Password of a Neo4j user.
+        ca_file: PEM file of the authority that signed the server's certificate.
+    """
+
+    api_key: str | None = field(default=None, repr=False)
+    password: str | None = field(default=None, repr=False)
+    ca_file: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -42,6 +58,8 @@ class StoreUrl:
         user: User name, if the URL gives one.
         tls: Whether to speak TLS.
         identity: Identity set by the user, or None.
+        distance: Metric of a collection that has to be made.
+        secrets: Credentials, from the environment or a file, never from the URL.
     """
 
     text: str
@@ -54,6 +72,8 @@ class StoreUrl:
     user: str | None = None
     tls: bool = False
     identity: str | None = None
+    distance: str = "cosine"
+    secrets: Secrets = field(default_factory=Secrets, repr=False, compare=False)
 
 
 def _refuse(text: str, why: str, hint: str | None = None) -> RefusedError:
@@ -132,6 +152,9 @@ def _server(text: str, backend: str) -> StoreUrl:
     if not parts.hostname:
         raise _refuse(text, "no host is named")
     options = _options(text, parts.query)
+    distance = options.get("distance", "cosine")
+    if distance not in _DISTANCES:
+        raise _refuse(text, f"unknown distance `{distance}`, allowed: {', '.join(_DISTANCES)}")
     name = unquote(parts.path.strip("/"))
     if backend == "qdrant" and not name:
         raise _refuse(text, "no collection is named", f"for example {backend}://{parts.netloc}/agents")
@@ -145,4 +168,5 @@ def _server(text: str, backend: str) -> StoreUrl:
         user=parts.username,
         tls=options.get("tls", "0") in {"1", "true", "yes"},
         identity=options.get("identity"),
+        distance=distance,
     )

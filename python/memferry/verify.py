@@ -12,7 +12,8 @@ from memferry._native import Batch, Buckets, Drill, Keys, diff
 from memferry.backends.api import Source, Target
 from memferry.ledger import Ledger
 from memferry.model import Range
-from memferry.plan import BUCKETS, Options, Plan, Progress, Stop, pages
+from memferry.plan import BUCKETS, Options, Plan, Progress, Stop
+from memferry.reading import read_pages, read_stream
 
 __all__ = ["Difference", "Verification", "verify"]
 
@@ -93,14 +94,9 @@ class _Verifier:
 
     def each_source(self, use: Callable[[Batch, int], None]) -> None:
         def read(part: Range) -> None:
-            reader, cursor = self.source.reader(), None
-            while True:
+            for page in read_pages(self.source, part, self.options.limits):
                 self.stop.check()
-                page = reader.read(part, cursor, self.options.limits)
                 use(page.records, page.read)
-                cursor = page.next
-                if cursor is None:
-                    return
 
         with ThreadPoolExecutor(max_workers=self.options.parallelism) as pool:
             for done in [pool.submit(read, part) for part in self.plan.ranges]:
@@ -111,7 +107,8 @@ class _Verifier:
         if store is None:
             return
         for stream in store.streams():
-            for page in pages(store, stream, self.options.limits, self.stop):
+            for page in read_stream(store, stream.name, self.options.limits):
+                self.stop.check()
                 use(page.records, page.read)
         store.close()
 

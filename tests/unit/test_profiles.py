@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import reference
@@ -207,10 +208,12 @@ EVERYTHING = {
         },
     ],
 }
+# Without -0.0, see the defect below.
+SECONDS = st.floats(-1e13, 1e13).filter(lambda f: str(f) != "-0.0")
 SHAPES = {
     "$user": TEXTS.map(json.dumps),
     "iso": st.sampled_from(['"2024-06-15T10:30:00Z"', '"2024-06-15"', '"no"']),
-    "seconds": st.one_of(st.integers(-(2**63), 2**63).map(str), st.floats(-1e13, 1e13).map(repr)),
+    "seconds": st.one_of(st.integers(-(2**63), 2**63).map(str), SECONDS.map(repr)),
     "millis": st.one_of(st.integers(-(2**63), 2**63).map(str), st.floats(-1e13, 1e13).map(repr)),
     "any": st.one_of(st.sampled_from(['"2024-06-15"', '"no"']), st.integers(-(2**63), 2**63).map(str)),
     "score": st.floats(allow_nan=False, allow_infinity=False).map(repr),
@@ -225,6 +228,7 @@ SHAPES = {
 def everything(draw: st.DrawFn) -> str:
     names = draw(st.sets(st.sampled_from([*SHAPES, "origin", "unknown", "$top"])))
     members = {name: draw(st.one_of(SHAPES.get(name, JSON_VALUES), JSON_VALUES)) for name in names}
+    assume(reference.canonical(reference.parse_json(members.get("seconds", "null"))) != "-0.0")
     inner = draw(st.dictionaries(st.sampled_from(["text", "unknown", "$x"]), JSON_VALUES))
     return with_unknown({}, members | {"meta": with_unknown({"is": "m"}, inner)})
 
@@ -236,6 +240,13 @@ def test_every_codec_brings_back_what_it_read(text: str, key: str) -> None:
     records = decode(mapper, text, key)
     assert records.identities() == [("memory", key)]
     assert same(encode(mapper, records), text)
+
+
+@pytest.mark.xfail(strict=True, reason="reported: `epoch-seconds` compares 0.0 and -0.0 as numbers")
+def test_minus_zero_seconds_come_back() -> None:
+    mapper = Mapper(json.dumps(EVERYTHING), escaped=False)
+    text = '{"seconds":-0.0,"meta":{"is":"m"}}'
+    assert same(encode(mapper, decode(mapper, text)), text)
 
 
 @settings(deadline=None)
@@ -268,6 +279,32 @@ def test_tables_load_and_say_what_they_are(profile: str, shape: str) -> None:
     assert (mapper.profile, loaded["name"]) == (profile, profile)
     assert mapper.kinds == [kind["kind"] for kind in loaded["kinds"]]
     assert loaded["description"]
+
+
+SKETCHES = [
+    block.split("```", 1)[0]
+    for block in (Path(__file__).parents[2] / "docs" / "profiles.md").read_text("utf-8").split("```json\n")[1:]
+]
+ROWS = {
+    "server-memory": ['{"type":"relation","from":"a","to":"b","relationType":"t"}'],
+    "mem0": ['{"data":"x","user_id":"u","hash":"h","created_at":"2024-06-15T10:30:00-07:00","k":{"$$a":1}}'],
+    "mcp-memory-service": [
+        '{"$table":"memories","content_hash":"h","content":"x","tags":"a,b","metadata":"{ }","created_at":17.25}',
+        '{"$table":"memory_graph","source_hash":"h","target_hash":"g","similarity":0.9,"connection_types":"[]"}',
+    ],
+    "graphiti": [
+        '{"$labels":"Entity","uuid":"e","name":"Ann","summary":"","name_embedding":[0.5,0.1],"group_id":"g"}',
+        '{"$type":"RELATES_TO","$from":"a","$to":"b","uuid":"r","fact":"x","episodes":["e"],"expired_at":null}',
+    ],
+}
+
+
+@pytest.mark.parametrize("sketch", SKETCHES, ids=lambda sketch: json.loads(sketch)["name"])
+def test_tables_in_the_documentation_run(sketch: str) -> None:
+    name = json.loads(sketch)["name"]
+    mapper = Mapper(sketch, escaped=name != "server-memory")
+    for row in ROWS[name]:
+        assert reference.parse_canonical(encode(mapper, decode(mapper, row))) == reference.parse_canonical(row)
 
 
 def test_native_tables_hold_every_field_of_every_kind() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -91,6 +93,19 @@ def test_refused_documents_are_quarantined_whole(vector: dict[str, str]) -> None
     assert (key, reason, raw) == ("7", vector["reason"], body)
     assert message
     assert expected(body) == f"refused: {reason}"
+
+
+def test_the_worked_example_of_the_specification() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "record.md").read_text("utf-8")
+    [vector] = [vector for vector in PUBLISHED["vectors"] if vector["name"] == "worked example"]
+    shown = page.split("### Worked example")[1].split("```")[1]
+    first_digits = [
+        re.match(r" *((?:[0-9a-f]{2})+(?: (?:[0-9a-f]{2})+)*)(?:  |$)", line) for line in shown.splitlines()
+    ]
+    assert f"`{vector['document']}`" in page
+    assert "".join(found[1].replace(" ", "") for found in first_digits if found) == vector["encoding"]
+    assert f"digest   {vector['digest']}" in shown
+    assert f"identity {vector['identity']}" in shown
 
 
 def test_different_records_have_different_digests() -> None:

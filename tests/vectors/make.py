@@ -11,6 +11,10 @@ from typing import Final
 import reference
 
 FILE: Final = Path(__file__).with_name("record-1.json")
+WORKED_EXAMPLE: Final = (
+    '{"kind":"memory","id":"m1","scope":{"user":"ann"},"content":"Tea","created_at":"2024-06-15T10:30:00Z",'
+    '"confidence":0.5,"tags":["x"],"extra":{"n":1e16},"color":null}'
+)
 _LONGEST_HEX: Final = 512
 
 
@@ -76,6 +80,7 @@ def _numbers() -> dict[str, str]:
 def _texts() -> dict[str, str]:
     hostile = '`) DETACH DELETE n // \\"}],{\\"$f64\\":1} \'; DROP TABLE memories;--'
     return {
+        "worked example": WORKED_EXAMPLE,
         "nothing but kind and id": _memory(),
         "empty id": '{"kind":"memory","id":""}',
         "content: empty": _memory('"content":""'),

@@ -8,6 +8,8 @@ from memferry._native import gap_names
 from memferry.backends.api import Source, Target
 from memferry.backends.embedded import EmbeddedSource, EmbeddedTarget
 from memferry.backends.jsonl import JsonlSource, JsonlTarget
+from memferry.backends.qdrant import QdrantSource, QdrantTarget
+from memferry.backends.qdrant.source import connect as connect_qdrant
 from memferry.errors import RefusedError
 from memferry.urls import StoreUrl
 
@@ -16,6 +18,7 @@ __all__ = ["BACKENDS", "Source", "Target", "gap_names", "open_source", "open_tar
 BACKENDS = {
     "embedded": "one SQLite file; profiles: native",
     "jsonl": "one JSON document a line, plain, .gz or .zst; profiles: native, server-memory (read)",
+    "qdrant": "a collection over gRPC, port 6334; profiles: native, plain, mem0",
 }
 """What there is, for `memferry backends`."""
 
@@ -32,11 +35,15 @@ def open_source(url: StoreUrl) -> Source:
         return EmbeddedSource(url.path, url.identity)
     if url.backend == "jsonl" and url.path:
         return JsonlSource(url.path, url.profile, url.identity)
+    if url.backend == "qdrant":
+        return QdrantSource(url)
     raise RefusedError("url", f"backend `{url.backend}` is not built in, allowed: {', '.join(BACKENDS)}")
 
 
 def store_exists(url: StoreUrl) -> bool:
     """Whether there is something at `url` already, be it only a ledger."""
+    if url.backend == "qdrant":
+        return connect_qdrant(url).exists(url.name)
     if url.path is None:
         return True
     return url.path.exists() or url.path.with_name(url.path.name + ".memferry").exists()
@@ -57,4 +64,6 @@ def open_target(url: StoreUrl, accepted: tuple[str, ...] = (), scratch: Path | N
         return EmbeddedTarget(scratch / "store.db" if scratch else url.path, url.identity)
     if url.backend == "jsonl" and url.path:
         return JsonlTarget(url.path, url.profile, url.identity, accepted, scratch)
+    if url.backend == "qdrant":
+        return QdrantTarget(url, accepted)
     raise RefusedError("url", f"backend `{url.backend}` is not built in, allowed: {', '.join(BACKENDS)}")

@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 from typing import Literal, Protocol
 
 from memferry._native import Batch
-from memferry.model import Limits, Page, Quarantined, Range, Stream
+from memferry.model import Limits, Page, Quarantined, Range, Stream, VectorSpec
 
 __all__ = ["Documents", "Reader", "Source", "Target"]
 
@@ -96,7 +96,7 @@ class Target(Protocol):
         """Holds data and ledger together, as far as the store can."""
         ...
 
-    def prepare(self, migration: str) -> None:
+    def prepare(self, migration: str, vectors: tuple[VectorSpec, ...]) -> None:
         """Makes what is missing: files, collections, constraints. Idempotent."""
         ...
 

@@ -4,7 +4,7 @@ use crate::profile::{ExtraPlace, KindMap, Target, VectorsPlace};
 use crate::record::{Kind, RecordRef, SCORE_FIELDS, TEXT_FIELDS, TIME_FIELDS, VectorKind};
 
 /// Names of all gaps; a set of them is a bit mask in this order.
-pub const GAPS: [&str; 37] = [
+pub const GAPS: [&str; 38] = [
     // one a kind
     "entities",
     "memories",
@@ -47,6 +47,7 @@ pub const GAPS: [&str; 37] = [
     "time-precision",
     "orphan-relations",
     "re-embedded",
+    "vector-lengths",
 ];
 
 const KINDS: usize = 0;

@@ -61,7 +61,21 @@ struct Owned {
     tags: Option<Vec<String>>,
     extra: String,
     vectors: Vec<OwnedVector>,
+    meta: Vec<VectorMeta>,
     marker: Option<(String, [u8; 16])>,
+}
+
+/// What a store that keeps only names and numbers has no room for.
+struct VectorMeta {
+    stored: String,
+    name: String,
+    model: Option<String>,
+    normalized: Option<bool>,
+}
+
+/// Name under which a store keeps a vector; not every store takes an empty one.
+fn stored_name(name: &str) -> &str {
+    if name.is_empty() { "default" } else { name }
 }
 
 struct OwnedVector {
@@ -181,8 +195,16 @@ impl Mapper {
         })?;
         let kind = Some(map.kind.as_str());
         let (owned, items) = decode_body(map, key, value).map_err(|(reason, message)| (kind, reason, message))?;
-        let stored = if map.vectors == VectorsPlace::Store { stored } else { &[] };
-        let record = owned.borrow(map.kind, key, stored);
+        let mut stored: Vectors<'_> =
+            if Profile::stores_vectors(&map.vectors) { stored.iter().copied().collect() } else { Vectors::new() };
+        for vector in &mut stored {
+            if let Some(meta) = owned.meta.iter().find(|meta| meta.stored == vector.name) {
+                vector.name = &meta.name;
+                vector.model = meta.model.as_deref();
+                vector.normalized = meta.normalized;
+            }
+        }
+        let record = owned.borrow(map.kind, key, &stored);
         for vector in &record.vectors {
             vector.check().map_err(|e| (kind, "bad-vector", e.message))?;
         }
@@ -240,7 +262,13 @@ impl Mapper {
             });
             match written {
                 Ok(()) => {
-                    let stored = if map.vectors == VectorsPlace::Store { record.vectors } else { Vectors::new() };
+                    let mut stored =
+                        if Profile::stores_vectors(&map.vectors) { record.vectors } else { Vectors::new() };
+                    if matches!(map.vectors, VectorsPlace::StoreWithMeta(_)) {
+                        for vector in &mut stored {
+                            vector.name = stored_name(vector.name);
+                        }
+                    }
                     raw.push(&key, body.as_bytes(), &stored);
                     rows.push(row);
                     nested_count += items.map_or(0, Vec::len) as u64;
@@ -369,6 +397,11 @@ fn decode_body(map: &KindMap, key: &str, body: Value) -> std::result::Result<(Ow
             }
         }
         VectorsPlace::Floats(path) => decode_floats(&mut body, path.keys(), &mut owned)?,
+        VectorsPlace::StoreWithMeta(path) => {
+            if let Some(list) = take(&mut body, path.keys()) {
+                owned.meta = decode_vector_meta(&list)?;
+            }
+        }
         VectorsPlace::None | VectorsPlace::Store => {}
     }
     for field in &map.fields {
@@ -525,7 +558,12 @@ fn encode_body(
                 put(&mut body, path.keys(), Value::List(floats(v.data).map(|f| Value::Float(f64::from(f))).collect()))?;
             }
         }
-        _ => {}
+        VectorsPlace::StoreWithMeta(path) => {
+            if let Some(list) = vector_meta(&r.vectors)? {
+                put(&mut body, path.keys(), list)?;
+            }
+        }
+        VectorsPlace::Objects(_) | VectorsPlace::None | VectorsPlace::Store => {}
     }
     if let Some(explode) = &map.explode {
         if !has(&body, explode.path.keys()) {
@@ -636,6 +674,51 @@ fn encode_field(target: Target, r: &RecordRef<'_>) -> std::result::Result<Option
 
 fn floats(data: &[u8]) -> impl Iterator<Item = f32> + '_ {
     data.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+}
+
+fn vector_meta(vectors: &[VectorRef<'_>]) -> std::result::Result<Option<Value>, Refusal> {
+    let mut list = Vec::new();
+    for v in vectors {
+        let stored = stored_name(v.name);
+        if vectors.iter().filter(|other| stored_name(other.name) == stored).count() > 1 {
+            return Err(("bad-vector", format!("two vectors would be called {stored:?} in the target")));
+        }
+        if v.name == stored && v.model.is_none() && v.normalized.is_none() {
+            continue;
+        }
+        let mut map = Map::new();
+        insert(&mut map, "stored", Value::Text(stored.to_owned()));
+        insert(&mut map, "name", Value::Text(v.name.to_owned()));
+        insert(&mut map, "model", v.model.map_or(Value::Null, |m| Value::Text(m.to_owned())));
+        insert(&mut map, "normalized", v.normalized.map_or(Value::Null, Value::Bool));
+        list.push(Value::Map(map));
+    }
+    Ok((!list.is_empty()).then_some(Value::List(list)))
+}
+
+fn decode_vector_meta(list: &Value) -> std::result::Result<Vec<VectorMeta>, Refusal> {
+    let bad = || ("bad-vector", "the notes about the vectors are not what memferry writes".to_owned());
+    let Value::List(items) = list else { return Err(bad()) };
+    items
+        .iter()
+        .map(|item| {
+            let Value::Map(map) = item else { return Err(bad()) };
+            let (Some(Value::Text(stored)), Some(Value::Text(name))) = (get(map, "stored"), get(map, "name")) else {
+                return Err(bad());
+            };
+            let model = match get(map, "model") {
+                Some(Value::Text(m)) => Some(m.clone()),
+                Some(Value::Null) => None,
+                _ => return Err(bad()),
+            };
+            let normalized = match get(map, "normalized") {
+                Some(Value::Bool(b)) => Some(*b),
+                Some(Value::Null) => None,
+                _ => return Err(bad()),
+            };
+            Ok(VectorMeta { stored: stored.clone(), name: name.clone(), model, normalized })
+        })
+        .collect()
 }
 
 fn vector_objects(vectors: &[VectorRef<'_>]) -> Value {

@@ -120,6 +120,8 @@ pub enum VectorsPlace {
     None,
     /// Beside the body: the store keeps them itself.
     Store,
+    /// Beside the body, with what the store has no room for (model, length, an empty name) in a list at a path.
+    StoreWithMeta(Path),
     /// In the body as a list of objects with base64 data.
     Objects(Path),
     /// In the body as one list of numbers.
@@ -231,6 +233,11 @@ impl Profile {
             .map(|kind| KindMap::check(kind).map_err(|e| e.at(format!("profile {}", file.name))))
             .collect::<Result<Vec<_>>>()?;
         Ok(Self { name: file.name, native: file.native, escaped: file.escaped, kinds })
+    }
+
+    /// Whether the store keeps the vectors of these records beside the body.
+    pub const fn stores_vectors(place: &VectorsPlace) -> bool {
+        matches!(place, VectorsPlace::Store | VectorsPlace::StoreWithMeta(_))
     }
 
     /// The table of `kind`, if the system has that kind.

@@ -120,19 +120,16 @@ impl<'a> Column<'a> {
 
     /// The column with other bytes of the same lengths.
     fn with(&self, bytes: Vec<u8>) -> Result<ArrayRef> {
-        let data = BinaryArray::try_new(self.data.offsets().clone(), Buffer::from_vec(bytes), self.data.nulls().cloned())?;
+        let data =
+            BinaryArray::try_new(self.data.offsets().clone(), Buffer::from_vec(bytes), self.data.nulls().cloned())?;
         let mut columns = self.item.columns().to_vec();
         columns[self.data_index] = Arc::new(data);
         let item = StructArray::try_new(self.item.fields().clone(), columns, self.item.nulls().cloned())?;
         let DataType::List(field) = self.list.data_type() else {
             return Err(Error::invalid("column vectors: not a list"));
         };
-        let list = ListArray::try_new(
-            field.clone(),
-            self.list.offsets().clone(),
-            Arc::new(item),
-            self.list.nulls().cloned(),
-        )?;
+        let list =
+            ListArray::try_new(field.clone(), self.list.offsets().clone(), Arc::new(item), self.list.nulls().cloned())?;
         Ok(Arc::new(list))
     }
 }
@@ -156,7 +153,8 @@ fn unit(vector: &[f32]) -> Option<Vec<f32>> {
         }
         // Thousands of roundings can add up to more than the tolerance; the middle of the sums comes nearest to one.
         let sums = squared_lengths(&unit).map(f64::from);
-        let middle = f64::midpoint(sums.iter().copied().fold(f64::MAX, f64::min), sums.iter().copied().fold(0.0, f64::max));
+        let middle =
+            f64::midpoint(sums.iter().copied().fold(f64::MAX, f64::min), sums.iter().copied().fold(0.0, f64::max));
         scale /= middle.sqrt();
     }
     Some(unit)
@@ -282,7 +280,11 @@ mod tests {
         let build = |first: &[u8], second: &[u8]| {
             let mut builder = RawBuilder::default();
             builder.push("1", b"{}", &[]);
-            builder.push("2", b"{}", &[vector("a", VectorKind::Dense, 2, first), vector("b", VectorKind::Dense, 2, &a)]);
+            builder.push(
+                "2",
+                b"{}",
+                &[vector("a", VectorKind::Dense, 2, first), vector("b", VectorKind::Dense, 2, &a)],
+            );
             builder.push("3", b"{}", &[vector("a", VectorKind::Multi, 2, second)]);
             builder.push("4", b"{}", &[sparse]);
             builder.finish().unwrap()

@@ -53,6 +53,17 @@ impl Batch {
         Ok((0..view.len()).map(|row| (view.kind(row).as_str(), view.id(row))).collect())
     }
 
+    /// Name, kind (0 dense, 1 sparse, 2 multi), dimension and number of the vectors in a canonical batch.
+    fn vector_specs(&self) -> PyRes<Vec<(String, u8, u32, u64)>> {
+        let mut specs = std::collections::BTreeMap::new();
+        for record in RecordView::new(&self.inner)?.iter() {
+            for v in &record.vectors {
+                *specs.entry((v.name.to_owned(), v.kind as u8, v.dim)).or_insert(0) += 1;
+            }
+        }
+        Ok(specs.into_iter().map(|((name, kind, dim), n)| (name, kind, dim, n)).collect())
+    }
+
     /// Marker of each record: migration and hex digest, or None.
     fn markers(&self) -> PyRes<Vec<Option<(&str, String)>>> {
         let view = RecordView::new(&self.inner)?;

@@ -21,7 +21,7 @@ mod _native {
     #[pymodule_export]
     use crate::jsonl::{JsonlIndex, JsonlPart, JsonlReader, jsonl_align, jsonl_concatenate};
     #[pymodule_export]
-    use crate::mapper::{Mapper, gap_names};
+    use crate::mapper::{Mapper, gap_names, store_keys};
     #[pymodule_export]
     use crate::qdrant::{QdrantStore, QdrantTicket, normalize_vectors, vectors_not_finite};
     #[pymodule_export]

@@ -3,10 +3,10 @@
 use hashbrown::HashMap;
 use memferry_core::error::Error;
 use memferry_core::gaps::{GAPS, GapSet};
-use memferry_core::mapper::{Mapper as Core, whole};
+use memferry_core::mapper::{Mapper as Core, store_key, whole};
 use memferry_core::profile::Profile;
 use memferry_core::raw::Quarantined;
-use memferry_core::record::{Kind, RecordView};
+use memferry_core::record::{Kind, RecordRef, RecordView};
 use pyo3::prelude::*;
 use uuid::Uuid;
 
@@ -113,6 +113,16 @@ const REASONS: [&str; 4] = ["conflict", "missing-end", "rejected", "repeated-id"
 fn gap_set(names: &[String]) -> Result<GapSet, Error> {
     GapSet::of(names.iter().map(String::as_str))
         .map_err(|name| Error::invalid(format!("unknown gap {name:?}, allowed: {}", GAPS.join(", "))))
+}
+
+/// The keys under which a store that takes only UUIDs and u64 files records of these kinds and ids.
+#[pyfunction]
+pub fn store_keys(identities: Vec<(String, String)>, namespace: &str) -> PyRes<Vec<String>> {
+    let namespace = Uuid::try_parse(namespace).map_err(|e| Error::invalid(format!("namespace: {e}")))?;
+    identities
+        .iter()
+        .map(|(kind, id)| Ok(store_key(&RecordRef::new(Kind::parse(kind)?, id), Some(namespace))))
+        .collect()
 }
 
 /// Names of all gaps.

@@ -76,13 +76,7 @@ impl QdrantStore {
 
     /// Makes a collection; the indexing threshold it had before it was deferred.
     #[pyo3(signature = (collection, vectors_json, *, deferred_index=false))]
-    fn create(
-        &self,
-        py: Python<'_>,
-        collection: &str,
-        vectors_json: &str,
-        deferred_index: bool,
-    ) -> PyRes<Option<u64>> {
+    fn create(&self, py: Python<'_>, collection: &str, vectors_json: &str, deferred_index: bool) -> PyRes<Option<u64>> {
         let vectors: Vec<VectorSpec> =
             serde_json::from_str(vectors_json).map_err(|e| Error::invalid(format!("vectors: {e}")))?;
         self.with(py, |client| client.create(collection, &vectors, deferred_index))

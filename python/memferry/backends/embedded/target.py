@@ -11,7 +11,7 @@ from typing import Literal
 from memferry._native import Batch, EmbeddedStore, Mapper
 from memferry.backends.documents import StoreDocuments
 from memferry.backends.embedded.source import EmbeddedSource
-from memferry.model import KINDS, Quarantined, Range
+from memferry.model import KINDS, Quarantined, Range, VectorSpec
 from memferry.profiles import load_mapper
 
 __all__ = ["EmbeddedTarget"]
@@ -49,7 +49,7 @@ class EmbeddedTarget:
             finally:
                 self._store.abort()
 
-    def prepare(self, migration: str) -> None:
+    def prepare(self, migration: str, vectors: tuple[VectorSpec, ...]) -> None:
         """The file and its tables were made when it was opened."""
 
     def begin_range(self, part: Range) -> None:

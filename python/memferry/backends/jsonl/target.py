@@ -18,7 +18,7 @@ from memferry._native import Batch, EmbeddedStore, JsonlIndex, JsonlPart, JsonlR
 from memferry.backends.documents import StoreDocuments
 from memferry.backends.jsonl.source import JsonlSource
 from memferry.errors import RefusedError
-from memferry.model import Quarantined, Range
+from memferry.model import Quarantined, Range, VectorSpec
 from memferry.profiles import load_mapper
 
 __all__ = ["JsonlTarget"]
@@ -76,7 +76,7 @@ class JsonlTarget:
             finally:
                 self._ledger.abort()
 
-    def prepare(self, migration: str) -> None:
+    def prepare(self, migration: str, vectors: tuple[VectorSpec, ...]) -> None:  # noqa: ARG002
         """Keeps the file as it was before the first run, for `rollback`, and looks into the one that is there."""
         if self.documents.get(migration, "previous") is None:
             previous = self._beside(f"previous-{migration}")

@@ -221,9 +221,10 @@ impl Link {
 
     async fn update(&self, name: &str, indexing_threshold: Option<u64>) -> Result<()> {
         let optimizers_config = Some(pb::OptimizersConfigDiff { indexing_threshold, ..Default::default() });
-        let request = pb::UpdateCollection { collection_name: name.to_owned(), optimizers_config, ..Default::default() };
+        let request =
+            pb::UpdateCollection { collection_name: name.to_owned(), optimizers_config, ..Default::default() };
         let what = format!("update of collection {name}");
-        let answer = self.call(&what, self.collections().update(request)).await?;
+        let answer = self.call(&what, Box::pin(self.collections().update(request))).await?;
         self.done(&what, answer.result)
     }
 
@@ -274,7 +275,7 @@ impl Client {
         };
         self.runtime.block_on(async {
             let what = format!("making collection {name}");
-            let answer = self.link.call(&what, self.link.collections().create(request)).await?;
+            let answer = self.link.call(&what, Box::pin(self.link.collections().create(request))).await?;
             self.link.done(&what, answer.result)?;
             if !deferred_index {
                 return Ok(None);

@@ -66,8 +66,7 @@ struct Link {
     secret: Option<String>,
     url: String,
     timeout: Duration,
-    /// Sizes of points with vectors and without.
-    guesses: (read::Guess, read::Guess),
+    guesses: read::Guesses,
 }
 
 /// A runtime that ends without waiting, wherever it is dropped.
@@ -130,13 +129,11 @@ impl Link {
         what: &str,
         call: impl Future<Output = std::result::Result<Response<T>, Status>>,
     ) -> Result<std::result::Result<T, Status>> {
-        match tokio::time::timeout(self.timeout, call).await {
-            Ok(answer) => Ok(answer.map(Response::into_inner)),
-            Err(_) => {
-                let message = format!("{} {what}: no answer within {} s", self.url, self.timeout.as_secs_f64());
-                Err(Error::new(Code::Unavailable, message))
-            }
-        }
+        let Ok(answer) = tokio::time::timeout(self.timeout, call).await else {
+            let message = format!("{} {what}: no answer within {} s", self.url, self.timeout.as_secs_f64());
+            return Err(Error::new(Code::Unavailable, message));
+        };
+        Ok(answer.map(Response::into_inner))
     }
 
     fn error(&self, what: &str, status: &Status) -> Error {
@@ -151,9 +148,8 @@ impl Client {
         let auth = api_key
             .as_deref()
             .map(|key| {
-                let mut value: MetadataValue<Ascii> = key
-                    .parse()
-                    .map_err(|_| Error::invalid("the API key has characters that no header can carry"))?;
+                let mut value: MetadataValue<Ascii> =
+                    key.parse().map_err(|_| Error::invalid("the API key has characters that no header can carry"))?;
                 value.set_sensitive(true);
                 Ok::<_, Error>(value)
             })
@@ -165,7 +161,7 @@ impl Client {
             let _inside = runtime.enter();
             endpoint.connect_lazy()
         };
-        let link = Link { channel, auth: Auth(auth), secret: api_key, url, timeout, guesses: <_>::default() };
+        let link = Link { channel, auth: Auth(auth), secret: api_key, url, timeout, guesses: read::Guesses::default() };
         Ok(Self { runtime: Arc::new(Background(Some(runtime))), link: Arc::new(link) })
     }
 }

@@ -112,13 +112,14 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
     use crate::value::{Map, escape_key};
-    use prost::Message as _;
     use proptest::prelude::*;
+    use prost::Message as _;
     use qdrant_client::qdrant::{PointStruct, RetrievedPoint, ScrollResponse, UpsertPoints};
 
     fn round_trip(body: &str) -> Result<String, String> {
         let payload = from_body(body.as_bytes())?;
-        let request = UpsertPoints { points: vec![PointStruct { payload, ..Default::default() }], ..Default::default() };
+        let request =
+            UpsertPoints { points: vec![PointStruct { payload, ..Default::default() }], ..Default::default() };
         let mut read = UpsertPoints::decode(&*request.encode_to_vec()).map_err(|e| e.to_string()).unwrap();
         let payload = read.points.remove(0).payload;
         let answer =

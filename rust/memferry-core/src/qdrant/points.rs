@@ -58,7 +58,9 @@ fn vector(v: &VectorRef<'_>) -> std::result::Result<pb::Vector, String> {
 fn floats(bytes: &[u8]) -> Vec<f32> {
     let mut floats: Vec<f32> = bytemuck::pod_collect_to_vec(bytes);
     if cfg!(target_endian = "big") {
-        floats.iter_mut().for_each(|f| *f = f32::from_bits(f.to_bits().swap_bytes()));
+        for float in &mut floats {
+            *float = f32::from_bits(float.to_bits().swap_bytes());
+        }
     }
     floats
 }

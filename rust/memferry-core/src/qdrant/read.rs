@@ -1,6 +1,7 @@
 //! Reading points: pages in the order of ids, single points, counts, nearest neighbours.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
 
 use qdrant_client::qdrant as pb;
 
@@ -46,26 +47,25 @@ pub struct Page {
     pub next: Option<String>,
 }
 
-/// The smallest mean size of points seen in pages of late, by which the next request is sized.
-#[derive(Debug)]
-pub(super) struct Guess(AtomicUsize);
+/// Mean size of the points read last, by collection and whether vectors were read: it sizes the next request.
+#[derive(Debug, Default)]
+pub(super) struct Guesses(Mutex<HashMap<(String, bool), usize>>);
 
-impl Default for Guess {
-    fn default() -> Self {
-        Self(AtomicUsize::new(FIRST_GUESS))
+impl Guesses {
+    fn mean(&self, collection: &str, with_vectors: bool) -> usize {
+        let guesses = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        guesses.get(&(collection.to_owned(), with_vectors)).copied().unwrap_or(FIRST_GUESS)
+    }
+
+    fn learn(&self, collection: &str, with_vectors: bool, mean: usize) {
+        let mut guesses = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        guesses.insert((collection.to_owned(), with_vectors), mean);
     }
 }
 
-impl Guess {
-    fn points(&self, bytes: usize) -> usize {
-        (bytes / self.0.load(Ordering::Relaxed).max(1)).clamp(1, MAX_REQUEST)
-    }
-
-    fn learn(&self, points: usize, bytes: usize) {
-        if let Some(mean) = bytes.checked_div(points) {
-            self.0.store(mean.max(1), Ordering::Relaxed);
-        }
-    }
+/// Points to ask for, so that they come to about `bytes`.
+fn points_in(bytes: usize, mean: usize) -> usize {
+    (bytes / mean.max(1)).clamp(1, MAX_REQUEST)
 }
 
 pub(super) fn filter_to_wire(filter: &[(String, String)]) -> Option<pb::Filter> {
@@ -82,14 +82,14 @@ pub(super) fn filter_to_wire(filter: &[(String, String)]) -> Option<pb::Filter> 
     (!filter.is_empty()).then(|| pb::Filter { must: filter.iter().map(must).collect(), ..Default::default() })
 }
 
-fn all_payload() -> Option<pb::WithPayloadSelector> {
+fn all_payload() -> pb::WithPayloadSelector {
     use pb::with_payload_selector::SelectorOptions;
-    Some(pb::WithPayloadSelector { selector_options: Some(SelectorOptions::Enable(true)) })
+    pb::WithPayloadSelector { selector_options: Some(SelectorOptions::Enable(true)) }
 }
 
-fn vectors_if(wanted: bool) -> Option<pb::WithVectorsSelector> {
+fn vectors_if(wanted: bool) -> pb::WithVectorsSelector {
     use pb::with_vectors_selector::SelectorOptions;
-    Some(pb::WithVectorsSelector { selector_options: Some(SelectorOptions::Enable(wanted)) })
+    pb::WithVectorsSelector { selector_options: Some(SelectorOptions::Enable(wanted)) }
 }
 
 impl Link {
@@ -114,7 +114,7 @@ impl Link {
         let mut next = span.start.map(Key::parse).transpose()?;
         let what = format!("scroll of collection {collection}");
         let mut page = PointReader::default();
-        let guess = if span.with_vectors { &self.guesses.0 } else { &self.guesses.1 };
+        let mut mean = self.guesses.mean(collection, span.with_vectors);
         loop {
             let records = span.max_records.saturating_sub(page.rows.len());
             let bytes = span.max_bytes.saturating_sub(page.rows.bytes());
@@ -122,9 +122,9 @@ impl Link {
                 collection_name: collection.to_owned(),
                 filter: filter_to_wire(span.filter),
                 offset: next.map(Key::to_wire),
-                limit: Some(guess.points(bytes).min(records.max(1)) as u32),
-                with_payload: all_payload(),
-                with_vectors: vectors_if(span.with_vectors),
+                limit: Some(points_in(bytes, mean).min(records.max(1)) as u32),
+                with_payload: Some(all_payload()),
+                with_vectors: Some(vectors_if(span.with_vectors)),
                 ..Default::default()
             };
             let answer = self.scroll(&what, request).await?;
@@ -141,7 +141,10 @@ impl Link {
                 }
                 page.push(id, &point).map_err(|e| e.at(&what))?;
             }
-            guess.learn(page.rows.len() - had, page.rows.bytes() - had_bytes);
+            if let Some(seen) = (page.rows.bytes() - had_bytes).checked_div(page.rows.len() - had) {
+                mean = seen;
+                self.guesses.learn(collection, span.with_vectors, mean);
+            }
             if full.is_some() {
                 return page.finish(full);
             }
@@ -186,8 +189,8 @@ impl Client {
                 let request = pb::GetPoints {
                     collection_name: collection.to_owned(),
                     ids: key::to_wire(part)?,
-                    with_payload: all_payload(),
-                    with_vectors: vectors_if(with_vectors),
+                    with_payload: Some(all_payload()),
+                    with_vectors: Some(vectors_if(with_vectors)),
                     ..Default::default()
                 };
                 // As many as the caller has asked for, so as large as it may be.
@@ -247,7 +250,7 @@ impl Client {
         };
         let what = format!("query of collection {collection}");
         self.runtime.block_on(async {
-            let answer = self.link.call(&what, self.link.points().query(request)).await?;
+            let answer = self.link.call(&what, Box::pin(self.link.points().query(request))).await?;
             let hit = |point: pb::ScoredPoint| Ok((Key::from_wire(point.id.as_ref())?.to_string(), point.score));
             answer.result.into_iter().map(hit).collect()
         })
@@ -260,14 +263,9 @@ mod tests {
 
     #[test]
     fn requests_follow_the_size_of_points() {
-        let guess = Guess::default();
-        assert_eq!(512, guess.points(4 << 20));
-        guess.learn(10, 10 << 20);
-        assert_eq!(4, guess.points(4 << 20));
-        assert_eq!(1, guess.points(0));
-        guess.learn(100, 100);
-        assert_eq!(MAX_REQUEST, guess.points(4 << 20));
-        guess.learn(0, 0);
-        assert_eq!(MAX_REQUEST, guess.points(4 << 20));
+        assert_eq!(512, points_in(4 << 20, FIRST_GUESS));
+        assert_eq!(4, points_in(4 << 20, 1 << 20));
+        assert_eq!(1, points_in(0, 100));
+        assert_eq!(MAX_REQUEST, points_in(4 << 20, 0));
     }
 }

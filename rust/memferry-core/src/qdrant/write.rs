@@ -16,7 +16,7 @@ use crate::raw::RawView;
 use crate::value::Value;
 
 /// Bytes a request, about; measured, see `docs/qdrant.md`.
-const REQUEST_BYTES: usize = 1 << 20;
+const REQUEST_BYTES: usize = 4 << 20;
 /// Requests on their way at once; more do not help one collection.
 const IN_FLIGHT: usize = 2;
 /// Bytes that a point takes beside its body and vectors.
@@ -106,18 +106,14 @@ impl Link {
             return Ok(());
         }
         let what = format!("upsert into collection {collection}");
-        let request = pb::UpsertPoints {
-            collection_name: collection.to_owned(),
-            wait: Some(true),
-            points,
-            ..Default::default()
-        };
+        let request =
+            pb::UpsertPoints { collection_name: collection.to_owned(), wait: Some(true), points, ..Default::default() };
         let answer = self.call(&what, self.points().upsert(request)).await?;
-        self.applied(&what, answer)
+        self.applied(&what, &answer)
     }
 
-    fn applied(&self, what: &str, answer: pb::PointsOperationResponse) -> Result<()> {
-        let status = answer.result.map(|result| result.status());
+    fn applied(&self, what: &str, answer: &pb::PointsOperationResponse) -> Result<()> {
+        let status = answer.result.as_ref().map(pb::UpdateResult::status);
         match status {
             Some(pb::UpdateStatus::Completed) => Ok(()),
             other => {
@@ -174,8 +170,7 @@ impl Client {
         self.runtime.block_on(async {
             for part in keys.chunks(MAX_IDS) {
                 let ids = pb::PointsIdsList { ids: key::to_wire(part)? };
-                let selector =
-                    pb::PointsSelector { points_selector_one_of: Some(PointsSelectorOneOf::Points(ids)) };
+                let selector = pb::PointsSelector { points_selector_one_of: Some(PointsSelectorOneOf::Points(ids)) };
                 let request = pb::DeletePoints {
                     collection_name: collection.to_owned(),
                     wait: Some(true),
@@ -183,7 +178,7 @@ impl Client {
                     ..Default::default()
                 };
                 let answer = self.link.call(&what, self.link.points().delete(request)).await?;
-                self.link.applied(&what, answer)?;
+                self.link.applied(&what, &answer)?;
             }
             Ok(())
         })

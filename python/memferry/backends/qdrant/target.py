@@ -1,0 +1,171 @@
+"""Writing a Qdrant collection: acknowledged upserts first, the ledger after them."""
+
+from __future__ import annotations
+
+import json
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final, Literal
+
+from memferry._native import Batch, Mapper, normalize_vectors, store_keys
+from memferry.backends.qdrant.documents import QdrantDocuments
+from memferry.backends.qdrant.source import QdrantSource, connect, identity_of
+from memferry.errors import RefusedError
+from memferry.model import Quarantined, Range, VectorSpec
+from memferry.profiles import load_mapper
+from memferry.urls import StoreUrl
+
+__all__ = ["QdrantTarget"]
+
+NAMESPACE: Final = str(uuid.uuid5(uuid.NAMESPACE_URL, "https://memferry.dev/point"))
+"""Namespace of the UUIDs under which ids are filed that Qdrant cannot hold."""
+
+
+def _stored(name: str) -> str:
+    """Name of a vector in a native collection, see `docs/profiles.md`."""
+    return name or "default"
+
+
+class QdrantTarget:
+    """One collection, made where there is none; one that is there is checked, never made anew."""
+
+    backend = "qdrant"
+    resume: Literal["page", "range"] = "page"
+    ordered = False
+
+    def __init__(self, url: StoreUrl, accepted: tuple[str, ...] = ()) -> None:
+        self._url = url
+        self._store = connect(url)
+        self._mapper: Mapper = load_mapper(url.profile, "point")
+        self._accepted = list(accepted)
+        self._lock = threading.Lock()
+        self.profile = url.profile
+        self.native = url.profile == "native"
+        self.identity = identity_of(url)
+        self.documents = QdrantDocuments(self._store, url.name)
+        self._info: dict[str, Any] | None = None
+        if self._store.exists(url.name):
+            self._info = json.loads(self._store.info(url.name))
+
+    def source(self) -> QdrantSource | None:
+        """The same collection, to be read."""
+        return QdrantSource(self._url) if self._store.exists(self._url.name) else None
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Qdrant has none: the ledger is written after the acknowledged upsert."""
+        yield
+
+    def _cosine(self) -> set[str] | None:
+        """Stored names of Cosine vectors; None while the collection is still to be made."""
+        if self._info is None:
+            return None
+        return {v["name"] for v in self._info["vectors"] if v.get("distance") == "cosine"}
+
+    def prepare(self, migration: str, vectors: tuple[VectorSpec, ...]) -> None:
+        """Makes the collection, or checks the one that is there against the vectors to come."""
+        wanted = self._wanted(vectors)
+        if self._info is None:
+            self.documents.put(migration, "created", self._url.name)
+            threshold = self._store.create(self._url.name, json.dumps(wanted), deferred_index=True)
+            self.documents.put(migration, "threshold", json.dumps(threshold))
+            if self.native:
+                self._store.create_payload_index(self._url.name, "kind", "keyword")
+            self._info = json.loads(self._store.info(self._url.name))
+            return
+        there = {v["name"]: v for v in self._info["vectors"]}
+        for spec in wanted:
+            have = there.get(spec["name"])
+            if have is None or (have["kind"], have["dim"]) != (spec["kind"], spec["dim"]):
+                got = f"{have['kind']} of dimension {have['dim']}" if have else "none of that name"
+                raise RefusedError(
+                    "refused",
+                    f"collection {self._url.name}: the source has vectors `{spec['name']}`, {spec['kind']} of "
+                    f"dimension {spec['dim']}; the collection has {got}",
+                    hint="name another collection; one that is there is never made anew",
+                )
+
+    def _wanted(self, vectors: tuple[VectorSpec, ...]) -> list[dict[str, Any]]:
+        wanted: dict[str, dict[str, Any]] = {}
+        for spec in vectors:
+            name = _stored(spec.name) if self.native else spec.name
+            entry = {"name": name, "kind": spec.kind, "dim": spec.dim}
+            if spec.kind != "sparse":
+                entry["distance"] = self._url.distance
+            if wanted.get(name, entry) != entry:
+                raise RefusedError(
+                    "refused",
+                    f"vectors `{name}` of the source are of several kinds or dimensions; a collection takes one",
+                )
+            wanted[name] = entry
+        return [wanted[name] for name in sorted(wanted)]
+
+    def begin_range(self, part: Range) -> None:
+        """Nothing to do: points go straight into the collection."""
+
+    def end_range(self, part: Range) -> None:
+        """Nothing to do: every upsert was acknowledged."""
+
+    def image(self, records: Batch) -> Batch:
+        """At length one where the metric is Cosine; through the profile and back where that is not ours."""
+        cosine = self._cosine()
+        if cosine is None and self._url.distance != "cosine":
+            cosine = set()
+        names = sorted({name for name, kind, _, _ in records.vector_specs() if kind != 1})
+        chosen = [n for n in names if cosine is None or (_stored(n) if self.native else n) in cosine]
+        if chosen:
+            records = normalize_vectors(records, chosen)
+        if self.native:
+            return records
+        raw, _, _, _ = self._mapper.encode(records, namespace=NAMESPACE, accepted=self._accepted)
+        return self._mapper.decode(raw)[0]
+
+    def gaps(self, records: Batch) -> list[tuple[str, int, str]]:
+        """See `memferry.backends.api.Target`."""
+        gaps = self._mapper.gaps(records)
+        identities = records.identities()
+        if not self.native:
+            keys = store_keys(identities, NAMESPACE)
+            changed = [i for (_, i), key in zip(identities, keys, strict=True) if i != key]
+            return [*gaps, ("ids", len(changed), changed[0])] if changed else gaps
+        digests = zip(records.digests(), self.image(records).digests(), identities, strict=True)
+        scaled = [identity for before, after, (_, identity) in digests if before != after]
+        return [*gaps, ("vector-lengths", len(scaled), scaled[0])] if scaled else gaps
+
+    def fetch(self, records: Batch) -> Batch:
+        """See `memferry.backends.api.Target`."""
+        keys = store_keys(records.identities(), NAMESPACE)
+        return self._mapper.decode(self._store.get(self._url.name, keys))[0]
+
+    def write(self, part: Range, records: Batch, migration: str, *, fresh: bool) -> list[Quarantined]:  # noqa: ARG002
+        """See `memferry.backends.api.Target`."""
+        records = self.image(records) if self.native else records
+        marker = migration if self.native else None
+        raw, rows, bad, _ = self._mapper.encode(records, namespace=NAMESPACE, accepted=self._accepted, marker=marker)
+        quarantined = [Quarantined(*row) for row in bad]
+        for row, reason in self._store.upsert(self._url.name, raw):
+            whole = Mapper.quarantine(records.take([rows[row]]), "rejected", reason)
+            quarantined += [Quarantined(*entry) for entry in whole]
+        return quarantined
+
+    def delete(self, identities: list[tuple[str, str]]) -> int:
+        """See `memferry.backends.api.Target`."""
+        self._store.delete(self._url.name, store_keys(identities, NAMESPACE))
+        return len(identities)
+
+    def restore(self, records: Batch) -> None:
+        """Writes records back as they were, without a marker of ours."""
+        raw, _, _, _ = self._mapper.encode(records, namespace=NAMESPACE)
+        self._store.upsert(self._url.name, raw)
+
+    def finish(self, migration: str, ranges: list[Range]) -> None:  # noqa: ARG002
+        """Lets the server build its index again."""
+        threshold = self.documents.get(migration, "threshold")
+        if threshold is not None:
+            self._store.set_indexing_threshold(self._url.name, json.loads(threshold))
+            self.documents.delete(migration, "threshold")
+
+    def close(self) -> None:
+        """The connection ends with its object."""

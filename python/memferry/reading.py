@@ -1,0 +1,42 @@
+"""Reading a range page by page, kinds apart where the target wants them one after another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from memferry.backends.api import Reader, Source
+from memferry.model import Limits, Page, Range
+
+__all__ = ["read_page", "read_pages", "read_stream"]
+
+
+def read_page(reader: Reader, part: Range, cursor: str | None, limits: Limits) -> Page:
+    """Reads one page of a range, and leaves out the kinds it is not for.
+
+    Rows that could not be decoded belong to no kind: the range for entities, the first, has them.
+    """
+    page = reader.read(part, cursor, limits)
+    if part.kinds is None:
+        return page
+    mask = bytes(kind in part.kinds for kind, _ in page.records.identities())
+    first = "entity" in part.kinds
+    quarantined = [row for row in page.quarantined if (row.kind in part.kinds if row.kind else first)]
+    exploded = page.exploded if "observation" in part.kinds else 0
+    records = page.records.filter(mask)
+    return Page(records, quarantined, len(records) - exploded + len(quarantined), exploded, page.next)
+
+
+def read_pages(source: Source, part: Range, limits: Limits) -> Iterator[Page]:
+    """All pages of a range."""
+    reader, cursor = source.reader(), None
+    while True:
+        page = read_page(reader, part, cursor, limits)
+        yield page
+        cursor = page.next
+        if cursor is None:
+            return
+
+
+def read_stream(source: Source, stream: str, limits: Limits) -> Iterator[Page]:
+    """All pages of a stream."""
+    return read_pages(source, Range(0, stream, None, None), limits)
