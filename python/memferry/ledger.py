@@ -109,7 +109,7 @@ class Ledger:
 
     def forget(self) -> None:
         """Drops everything of this migration but the run document."""
-        for prefix in ("range/", "quarantine/", "conflict/", "saved/", "plan", "previous", "joined", "rest"):
+        for prefix in ("range/", "quarantine/", "conflict/", "saved/", "plan", "previous", "joined", "rest", "created"):
             self._documents.delete(self.migration, prefix)
 
     # --- ranges

@@ -44,6 +44,7 @@ def rollback(target: Target, ledger: Ledger, *, stop: Stop | None = None) -> Rol
     ledger.acquire(target)
     try:
         done = _file(target, ledger) if isinstance(target, JsonlTarget) else _records(target, ledger, stop or Stop())
+        target.drop_created(ledger.migration)
         with target.transaction():
             ledger.check()
             ledger.forget()

@@ -72,7 +72,9 @@ def _dense_spec(dim: int, *, name: str = "", distance: str = "dot") -> dict[str,
     return {"name": name, "kind": "dense", "dim": dim, "distance": distance}
 
 
-def _all(store: QdrantStore, collection: str, *, max_records: int = 1000, max_bytes: int = MIB, **more: Any) -> list[Row]:
+def _all(
+    store: QdrantStore, collection: str, *, max_records: int = 1000, max_bytes: int = MIB, **more: Any
+) -> list[Row]:
     rows: list[Row] = []
     start = more.pop("start", None)
     until = more.pop("until", None)
@@ -103,8 +105,16 @@ def test_vectors_of_every_kind_come_back_bit_for_bit(store: QdrantStore, qdrant_
     rows: list[Row] = [
         ("1", b"{}", []),
         ("2", b'{"x":1}', [_dense("a", ODD)]),
-        ("3", b"{}", [_dense("b", ODD[:4]), _multi("m", [ODD[:4], ODD[4:]]), _sparse("s", [0, 7, 2**32 - 1], ODD[-3:])]),
-        (_uuid(7), b"{}", [_dense("a", ODD), _dense("b", ODD[4:]), _multi("m", [[1, 2, 3, 4]]), _sparse("s", [3], [-0.0])]),
+        (
+            "3",
+            b"{}",
+            [_dense("b", ODD[:4]), _multi("m", [ODD[:4], ODD[4:]]), _sparse("s", [0, 7, 2**32 - 1], ODD[-3:])],
+        ),
+        (
+            _uuid(7),
+            b"{}",
+            [_dense("a", ODD), _dense("b", ODD[4:]), _multi("m", [[1, 2, 3, 4]]), _sparse("s", [3], [-0.0])],
+        ),
     ]
     assert store.upsert(name, Batch.from_rows(rows)) == []
     assert _all(store, name) == rows
@@ -191,7 +201,12 @@ def test_rows_that_cannot_be_written_are_named_and_the_others_written(store: Qdr
         "6": b'{"a":' + b"[" * 120 + b"]" * 120 + b"}",
     }
     rows: list[Row] = [(key, body, good) for key, body in bodies.items()]
-    rows += [("no id", b"{}", good), ("7", b"{}", [_dense("", [1, 2, 3])]), ("8", b"{}", [_dense("other", [1])]), ("9", b"{}", good)]
+    rows += [
+        ("no id", b"{}", good),
+        ("7", b"{}", [_dense("", [1, 2, 3])]),
+        ("8", b"{}", [_dense("other", [1])]),
+        ("9", b"{}", good),
+    ]
     rejected = store.upsert(name, Batch.from_rows(rows))
     assert [row for row, _ in rejected] == [1, 2, 3, 4, 5, 6, 7, 8]
     assert all(why for _, why in rejected)
@@ -325,7 +340,13 @@ def test_a_deferred_index_is_built_in_the_end(store: QdrantStore, qdrant_prefix:
 @pytest.mark.parametrize("dim", [1, 2, 15, 16, 31, 32, 33, 100, 384, 768, 1536, 4096])
 def test_normalised_vectors_are_kept_bit_for_bit(store: QdrantStore, qdrant_prefix: str, dim: int) -> None:
     name = f"{qdrant_prefix}cosine"
-    store.create(name, _spec(_dense_spec(dim, name="d", distance="cosine"), {"name": "m", "kind": "multi", "dim": dim, "distance": "cosine"}))
+    store.create(
+        name,
+        _spec(
+            _dense_spec(dim, name="d", distance="cosine"),
+            {"name": "m", "kind": "multi", "dim": dim, "distance": "cosine"},
+        ),
+    )
     random = np.random.default_rng(dim)
     vectors = _hard_vectors(random, dim)
     rows: list[Row] = [
@@ -349,7 +370,14 @@ def test_normalised_vectors_are_kept_bit_for_bit(store: QdrantStore, qdrant_pref
 
 def _hard_vectors(random: np.random.Generator, dim: int) -> list[NDArray[np.float32]]:
     """Vectors of all lengths, those around one and around nothing among them."""
-    scales = [1.0, 1e-30, 1e30, 0.0, *(1 + k * 1e-7 for k in range(-12, 13)), *(3.4e-4 + k * 1e-6 for k in range(-10, 11))]
+    scales = [
+        1.0,
+        1e-30,
+        1e30,
+        0.0,
+        *(1 + k * 1e-7 for k in range(-12, 13)),
+        *(3.4e-4 + k * 1e-6 for k in range(-10, 11)),
+    ]
     vectors = []
     for scale in scales:
         for shape in (random.normal(size=dim), np.ones(dim), random.uniform(0, 1, size=dim)):

@@ -143,6 +143,10 @@ class Target(Protocol):
         """Called when all ranges are done: joins, builds indexes, waits for them. Idempotent."""
         ...
 
+    def drop_created(self, migration: str) -> None:
+        """Drops what `prepare` made, if nothing but this migration's records was ever in it. Idempotent."""
+        ...
+
     def close(self) -> None:
         """Ends all connections."""
         ...

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -17,7 +20,7 @@ from memferry.errors import MemferryError, RefusedError
 from memferry.ledger import Ledger
 from memferry.plan import Options, Stop
 from memferry.rollback import rollback as roll_back
-from memferry.urls import StoreUrl, parse_url
+from memferry.urls import Secrets, StoreUrl, parse_url
 
 __all__ = ["app", "run"]
 
@@ -41,6 +44,10 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="no progress")]
 Accept = Annotated[list[str] | None, typer.Option("--accept", help="drop what this gap names; repeatable")]
 OnExisting = Annotated[str, typer.Option(help="records of others with the same id: refuse, keep or overwrite")]
 OnConflict = Annotated[str, typer.Option(help="records changed in the target since we wrote them: keep or source")]
+SourceKeyEnv = Annotated[str, typer.Option(help="variable that holds the API key of SRC")]
+TargetKeyEnv = Annotated[str, typer.Option(help="variable that holds the API key of DST")]
+SourcePasswordEnv = Annotated[str, typer.Option(help="variable that holds the password of SRC")]
+TargetPasswordEnv = Annotated[str, typer.Option(help="variable that holds the password of DST")]
 Parallelism = Annotated[int, typer.Option(min=1, max=64, help="ranges at a time")]
 
 
@@ -64,6 +71,18 @@ def _stop_on_signals() -> Stop:
     signal.signal(signal.SIGINT, ask)
     signal.signal(signal.SIGTERM, ask)
     return stop
+
+
+def _store(side: str, text: str, key_env: str | None = None, password_env: str | None = None) -> StoreUrl:
+    """Reads a URL and fetches its credentials from the environment."""
+    prefix = f"MEMFERRY_{side}_"
+    ca_file = os.environ.get(f"{prefix}CA_FILE")
+    secrets = Secrets(
+        api_key=os.environ.get(key_env or f"{prefix}API_KEY"),
+        password=os.environ.get(password_env or f"{prefix}PASSWORD"),
+        ca_file=Path(ca_file) if ca_file else None,
+    )
+    return replace(parse_url(text), secrets=secrets)
 
 
 def _choice(name: str, value: str, allowed: tuple[str, ...]) -> str:
@@ -92,6 +111,10 @@ def plan(
     *,
     accept: Accept = None,
     on_existing: OnExisting = "refuse",
+    source_api_key_env: SourceKeyEnv = "MEMFERRY_SOURCE_API_KEY",
+    source_password_env: SourcePasswordEnv = "MEMFERRY_SOURCE_PASSWORD",  # noqa: S107 - the name of a variable
+    target_api_key_env: TargetKeyEnv = "MEMFERRY_TARGET_API_KEY",
+    target_password_env: TargetPasswordEnv = "MEMFERRY_TARGET_PASSWORD",  # noqa: S107 - the name of a variable
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -102,10 +125,12 @@ def plan(
 
     def work() -> int:
         options = _options(accept=accept, on_existing=on_existing)
+        ends = (
+            _store("SOURCE", source, source_api_key_env, source_password_env),
+            _store("TARGET", target, target_api_key_env, target_password_env),
+        )
         with show_progress(quiet=quiet) as progress:
-            made = migrate.plan_only(
-                parse_url(source), parse_url(target), options, progress=progress, stop=_stop_on_signals()
-            )
+            made = migrate.plan_only(*ends, options, progress=progress, stop=_stop_on_signals())
         print_json(json.loads(made.to_json())) if as_json else show(plan_text(made), as_json=False)
         return 0
 
@@ -125,6 +150,10 @@ def migrate_command(
     max_quarantined: Annotated[int, typer.Option(min=0, help="quarantined records that are still a success")] = 0,
     parallelism: Parallelism = 2,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="plan only")] = False,
+    source_api_key_env: SourceKeyEnv = "MEMFERRY_SOURCE_API_KEY",
+    source_password_env: SourcePasswordEnv = "MEMFERRY_SOURCE_PASSWORD",  # noqa: S107 - the name of a variable
+    target_api_key_env: TargetKeyEnv = "MEMFERRY_TARGET_API_KEY",
+    target_password_env: TargetPasswordEnv = "MEMFERRY_TARGET_PASSWORD",  # noqa: S107 - the name of a variable
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -148,7 +177,10 @@ def migrate_command(
             max_quarantined=max_quarantined,
             parallelism=parallelism,
         )
-        ends = parse_url(source), parse_url(target)
+        ends = (
+            _store("SOURCE", source, source_api_key_env, source_password_env),
+            _store("TARGET", target, target_api_key_env, target_password_env),
+        )
         with show_progress(quiet=quiet) as progress:
             if dry_run:
                 made = migrate.plan_only(*ends, options, progress=progress, stop=_stop_on_signals())
@@ -171,6 +203,10 @@ def verify_command(
     target: Target,
     *,
     parallelism: Parallelism = 2,
+    source_api_key_env: SourceKeyEnv = "MEMFERRY_SOURCE_API_KEY",
+    source_password_env: SourcePasswordEnv = "MEMFERRY_SOURCE_PASSWORD",  # noqa: S107 - the name of a variable
+    target_api_key_env: TargetKeyEnv = "MEMFERRY_TARGET_API_KEY",
+    target_password_env: TargetPasswordEnv = "MEMFERRY_TARGET_PASSWORD",  # noqa: S107 - the name of a variable
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -181,7 +217,10 @@ def verify_command(
 
     def work() -> int:
         options = _options(parallelism=parallelism)
-        ends = parse_url(source), parse_url(target)
+        ends = (
+            _store("SOURCE", source, source_api_key_env, source_password_env),
+            _store("TARGET", target, target_api_key_env, target_password_env),
+        )
         with show_progress(quiet=quiet) as progress:
             result = migrate.verify_only(*ends, options, progress=progress, stop=_stop_on_signals())
         show(result_text(result, ends[1]), as_json=as_json)
@@ -204,7 +243,7 @@ def _ledger(target: backends.Target, migration: str | None, url: StoreUrl) -> Le
 
 
 def _open_existing(text: str) -> tuple[StoreUrl, backends.Target]:
-    url = parse_url(text)
+    url = _store("TARGET", text)
     if not backends.store_exists(url):
         raise RefusedError("store-missing", f"there is nothing at {url.text}")
     return url, backends.open_target(url)
@@ -325,7 +364,7 @@ def inspect(store: Store, *, as_json: Json = False) -> None:
     """
 
     def work() -> int:
-        source = backends.open_source(parse_url(store))
+        source = backends.open_source(_store("SOURCE", store))
         streams = [{"stream": s.name, "rows": s.rows, "bytes": s.size_bytes} for s in source.streams()]
         if as_json:
             about = {"backend": source.backend, "profile": source.profile, "identity": source.identity}

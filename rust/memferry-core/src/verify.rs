@@ -136,15 +136,13 @@ impl Drill {
 
     /// Adds records the target holds. Without `marker`, every one of them counts as ours.
     pub fn find(&mut self, records: &RecordBatch, marker: Option<&str>) -> Result<()> {
-        for (identity, seen) in self.select(records, marker)? {
-            // A record can stand twice in a file; the second is one too many.
-            if let Some(first) = self.found.insert(identity, seen.clone()) {
-                let mut n = 1_u128;
-                while self.found.contains_key(&identity.wrapping_add(n)) {
-                    n += 1;
-                }
-                self.found.insert(identity.wrapping_add(n), first);
+        for (key, record) in self.select(records, marker)? {
+            // A record can stand twice in a file; the second is one too many, under a key nobody expects.
+            let mut free = key;
+            while self.found.contains_key(&free) {
+                free = free.wrapping_add(1);
             }
+            self.found.insert(free, record);
         }
         Ok(())
     }

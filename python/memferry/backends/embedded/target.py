@@ -98,5 +98,8 @@ class EmbeddedTarget:
         with self._lock:
             self._store.rebuild_text()
 
+    def drop_created(self, migration: str) -> None:
+        """Nothing to drop: the file may be the application's by now."""
+
     def close(self) -> None:
         """The connection ends with its object."""

@@ -186,5 +186,11 @@ class JsonlTarget:
             part.append(raw)
         part.finish()
 
+    def drop_created(self, migration: str) -> None:
+        """Drops the parts of an unfinished run and the copy of the previous file."""
+        for pattern in ("part-*", "rest*", f"previous-{migration}*"):
+            for path in self._folder.glob(pattern):
+                path.unlink(missing_ok=True)
+
     def close(self) -> None:
         """File handles end with their objects."""

@@ -167,5 +167,11 @@ class QdrantTarget:
             self._store.set_indexing_threshold(self._url.name, json.loads(threshold))
             self.documents.delete(migration, "threshold")
 
+    def drop_created(self, migration: str) -> None:
+        """Drops the collection if `prepare` made it and it is empty again."""
+        made = self.documents.get(migration, "created") == self._url.name
+        if made and self._store.exists(self._url.name) and self._store.count(self._url.name) == 0:
+            self._store.delete_collection(self._url.name)
+
     def close(self) -> None:
         """The connection ends with its object."""

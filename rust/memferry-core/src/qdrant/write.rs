@@ -15,8 +15,9 @@ use crate::error::{Code, Error, Result};
 use crate::raw::RawView;
 use crate::value::Value;
 
-/// Bytes a request, about; measured, see `docs/qdrant.md`.
-const REQUEST_BYTES: usize = 4 << 20;
+/// Bytes a request, about. Measured with points of 384 numbers: a quarter to two MiB are equal, with four the client's
+/// and the server's time grow by a fifth.
+const REQUEST_BYTES: usize = 1 << 20;
 /// Requests on their way at once; more do not help one collection.
 const IN_FLIGHT: usize = 2;
 /// Bytes that a point takes beside its body and vectors.
