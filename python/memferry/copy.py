@@ -6,9 +6,6 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from typing import Final
-
-import stamina
 
 from memferry._native import Batch, Keys, Mapper, classify
 from memferry.backends.api import Reader, Source, Target
@@ -19,18 +16,11 @@ from memferry.model import Page, Quarantined, Range
 from memferry.plan import Options, Plan, Progress, Stop
 from memferry.profiles import load_mapper
 from memferry.reading import read_page
+from memferry.retry import retrying
 
 __all__ = ["run_copy"]
 
 _CREATE, _UPDATE, _UNCHANGED, _CONFLICT, _EXISTING = range(5)
-_ATTEMPTS: Final = 8
-_ATTEMPTS_SECS: Final = 120.0
-
-
-def _wait_hint(error: Exception) -> bool | float:
-    if isinstance(error, TransientError):
-        return error.retry_after_secs or True
-    return False
 
 
 class _Copy:
@@ -75,9 +65,8 @@ class _Copy:
         reader = self.source.reader()
         while not state.done:
             self.stop.check()
-            for attempt in stamina.retry_context(on=_wait_hint, attempts=_ATTEMPTS, timeout=_ATTEMPTS_SECS):
-                with attempt:
-                    state = self.page(part, reader, state)
+            before = state
+            state = retrying(lambda before=before: self.page(part, reader, before))  # type: ignore[misc]
             with self.lock:
                 self.progress("copy", self.done, self.plan.rows)
 
@@ -182,6 +171,8 @@ def _heartbeat(ledger: Ledger, target: Target) -> Iterator[None]:
                 with target.transaction():
                     ledger.check()
                     ledger.renew()
+            except TransientError:
+                continue
             except StoreError:
                 return  # The page at work meets the same error and reports it.
 
@@ -224,7 +215,7 @@ def run_copy(
         for stage in _stages(plan, target):
             _run_stage(copy, stage, options.parallelism, stop)
         failpoint("before-finish")
-        target.finish(plan.migration, list(plan.ranges))
+        retrying(lambda: target.finish(plan.migration, list(plan.ranges)))
         failpoint("after-finish")
 
 

@@ -20,6 +20,7 @@ from memferry.ledger import Ledger, RangeState
 from memferry.model import Books, Outcome, Range
 from memferry.plan import Options, Plan, Progress, Stop, make_plan, migration_id
 from memferry.reading import read_pages, read_stream
+from memferry.retry import retrying
 from memferry.urls import StoreUrl
 from memferry.verify import Verification, verify
 
@@ -141,7 +142,7 @@ def migrate(
     target = open_target(target_url, options.accept)
     try:
         ledger = Ledger(target.documents, migration_id(source, target))
-        ledger.acquire(target)
+        retrying(lambda: ledger.acquire(target))
         try:
             result = _run(source, target, ledger, options, fresh_plan, progress, stop)
         finally:
@@ -162,26 +163,26 @@ def _run(
     progress: Progress,
     stop: Stop,
 ) -> Result:
-    run = ledger.run()
+    run = retrying(ledger.run)
     resumed = run is not None and run["state"] in {"copying", "verifying"}
     if resumed:
         plan = _bound_plan(ledger, options)
     else:
         plan = _start(source, target, ledger, options, fresh_plan, progress, stop)
-    target.prepare(plan.migration, plan.vectors)
+    retrying(lambda: target.prepare(plan.migration, plan.vectors))
     failpoint("prepared")
     run_copy(plan, source, target, ledger, options, progress=progress, stop=stop)
     if options.delete:
         _carry_deletions(plan, source, target, ledger, options, stop)
-    ledger.save_run(state="verifying")
+    retrying(lambda: ledger.save_run(state="verifying"))
     failpoint("copied")
-    books = ledger.books()
+    books = retrying(ledger.books)
     if not books.balanced():
         raise MemferryError("books", f"the books do not balance: {books.to_json()}")
     verification = verify(plan, source, target, ledger, options, progress=progress, stop=stop)
     conflicts = list(ledger.conflicts())
     outcome = judge(plan, books, verification, options)
-    ledger.save_run(state="done", outcome=outcome, verify=verification.counts())
+    retrying(lambda: ledger.save_run(state="done", outcome=outcome, verify=verification.counts()))
     dropped = any(gap.name in plan.accept for gap in plan.gaps)
     return Result(plan.migration, outcome, not dropped, plan, books, verification, conflicts, resumed=resumed)
 
@@ -200,9 +201,13 @@ def _start(
         plan = replace(fresh_plan, migration=ledger.migration, target=store)
     else:
         plan = make_plan(source, target, options, progress=progress, stop=stop)
-    with target.transaction():
-        ledger.check()
-        ledger.start_run(plan.to_json(), plan_hash=plan.hash(), source=plan.source, target=plan.target)
+
+    def start() -> None:
+        with target.transaction():
+            ledger.check()
+            ledger.start_run(plan.to_json(), plan_hash=plan.hash(), source=plan.source, target=plan.target)
+
+    retrying(start)
     failpoint("planned")
     return plan
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from memferry.backends.api import Reader, Source
 from memferry.model import Limits, Page, Range
+from memferry.retry import retrying
 
 __all__ = ["read_page", "read_pages", "read_stream"]
 
@@ -30,7 +31,7 @@ def read_pages(source: Source, part: Range, limits: Limits) -> Iterator[Page]:
     """All pages of a range."""
     reader, cursor = source.reader(), None
     while True:
-        page = read_page(reader, part, cursor, limits)
+        page = retrying(lambda at=cursor: read_page(reader, part, at, limits))  # type: ignore[misc]
         yield page
         cursor = page.next
         if cursor is None:

@@ -12,11 +12,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from memferry._native import Batch, QdrantStore, normalize_vectors, vectors_not_finite
-from memferry.errors import RefusedError, StoreError, TransientError
-from numpy.typing import NDArray
 from qdrant_client import models
 
+from memferry._native import Batch, QdrantStore, normalize_vectors, vectors_not_finite
+from memferry.errors import RefusedError, StoreError, TransientError
 from testbed.qdrant import QdrantServer
 from testbed.tls import make_certificates
 
@@ -368,7 +367,7 @@ def test_normalised_vectors_are_kept_bit_for_bit(store: QdrantStore, qdrant_pref
     assert normalize_vectors(Batch.from_rows(rows), ["other"]).rows() == rows
 
 
-def _hard_vectors(random: np.random.Generator, dim: int) -> list[NDArray[np.float32]]:
+def _hard_vectors(random: np.random.Generator, dim: int) -> list[Any]:
     """Vectors of all lengths, those around one and around nothing among them."""
     scales = [
         1.0,
@@ -378,11 +377,8 @@ def _hard_vectors(random: np.random.Generator, dim: int) -> list[NDArray[np.floa
         *(1 + k * 1e-7 for k in range(-12, 13)),
         *(3.4e-4 + k * 1e-6 for k in range(-10, 11)),
     ]
-    vectors = []
-    for scale in scales:
-        for shape in (random.normal(size=dim), np.ones(dim), random.uniform(0, 1, size=dim)):
-            vectors.append((shape / np.linalg.norm(shape) * scale).astype("<f4"))
-    return vectors
+    shapes = (random.normal(size=dim), np.ones(dim), random.uniform(0, 1, size=dim))
+    return [(shape / np.linalg.norm(shape) * scale).astype("<f4") for scale in scales for shape in shapes]
 
 
 def test_vectors_that_nobody_can_normalise_are_named() -> None:

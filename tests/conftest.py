@@ -1,0 +1,3 @@
+"""Fixtures of the testbed for every test."""
+
+pytest_plugins = ["testbed.fixtures"]

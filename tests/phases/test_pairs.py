@@ -1,0 +1,230 @@
+"""The main job over every pair of stores: moved, proven, moved back, synced, rolled back."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from memferry._native import Buckets
+from memferry.backends import open_source, open_target, store_exists
+from memferry.ledger import Ledger
+from memferry.migrate import Result, migrate
+from memferry.model import Limits
+from memferry.plan import Options
+from memferry.reading import read_stream
+from memferry.rollback import rollback
+from memferry.urls import parse_url
+from testbed.qdrant import QdrantServer
+
+VECTORS = Path(__file__).parents[1] / "vectors" / "record-1.json"
+STORES = ["embedded", "jsonl", "jsonl.gz", "jsonl.zst", "qdrant"]
+SMALL = Options(limits=Limits(records=7), parallelism=3)
+
+
+@pytest.fixture
+def url(tmp_path: Path, qdrant_server: QdrantServer, qdrant_prefix: str) -> Callable[[str, str], str]:
+    def make(store: str, name: str) -> str:
+        if store == "qdrant":
+            return f"qdrant://{qdrant_server.host}:{qdrant_server.port}/{qdrant_prefix}{name}?distance=dot"
+        return str(tmp_path / f"{name}.{'db' if store == 'embedded' else store}")
+
+    return make
+
+
+def documents() -> list[str]:
+    """The nasty values of the test vectors, each with an id of its own, as native documents."""
+    lines = []
+    for number, vector in enumerate(json.loads(VECTORS.read_text("utf-8"))["vectors"]):
+        text: str = vector["document"].replace("\n", " ")
+        old = json.loads(text)["id"]
+        lines.append(text.replace(json.dumps(old, ensure_ascii=False), json.dumps(f"r{number}"), 1))
+    return lines
+
+
+def plain_documents() -> list[str]:
+    """Records of every kind that any store takes, one dense vector name."""
+    records: list[dict[str, Any]] = [
+        {"kind": "entity", "id": f"e{i}", "name": f"`Entity` {i}'); DROP", "type": "MATCH (n) DETACH DELETE n"}
+        for i in range(20)
+    ]
+    records += [
+        {
+            "kind": "memory",
+            "id": f"m{i}",
+            "content": f"text {i} \u00e9 e\u0301 \u0000",
+            "scope": {"user": "u", "session": ""},
+            "tags": [] if i % 3 else ["b", "a"],
+            "confidence": -0.0 if i % 2 else i / 3,
+            "created_at": "2024-06-15T10:30:00" if i % 2 else "2024-06-15T10:30:00.123456789+02:00",
+            "extra": {"n": i / 3, "big": 2**63 + i, "null": None, "$x": [], "deep": {"a": [{"b": -0.0}]}},
+            "vectors": [{"kind": "dense", "dim": 2, "model": "m", "data": "AACAPwAAAIA="}],
+        }
+        for i in range(60)
+    ]
+    records += [
+        {"kind": "observation", "id": f"o{i}", "owner_id": f"e{i}", "content": "seen", "version": i} for i in range(20)
+    ]
+    records += [
+        {"kind": "relation", "id": f"r{i}", "type": "knows", "from_id": f"e{i}", "to_id": f"e{(i * 7) % 20}"}
+        for i in range(20)
+    ]
+    return [json.dumps(record) for record in records]
+
+
+@pytest.fixture
+def origin(tmp_path: Path) -> str:
+    path = tmp_path / "origin.jsonl"
+    path.write_text("\n".join(plain_documents()) + "\n", "utf-8")
+    return str(path)
+
+
+def run(source: str, target: str, **changes: Any) -> Result:
+    options = Options(**{**SMALL.__dict__, **changes})
+    return migrate(parse_url(source), parse_url(target), options)
+
+
+def total(store: str) -> str:
+    buckets = Buckets(64)
+    source = open_source(parse_url(store))
+    for stream in source.streams():
+        for page in read_stream(source, stream.name, Limits()):
+            assert not page.quarantined
+            buckets.add(page.records)
+    return buckets.total()
+
+
+@pytest.mark.parametrize(("left", "right"), list(itertools.product(STORES, STORES)))
+def test_there_and_back(left: str, right: str, url: Callable[[str, str], str], origin: str) -> None:
+    first, second, third = url(left, "first"), url(right, "second"), url(left, "third")
+    for source, target in itertools.pairwise([origin, first, second, third]):
+        result = run(source, target)
+        assert ("proven", True) == (result.outcome, result.lossless)
+        assert result.books.balanced()
+        assert 120 == result.books.total("written")
+    assert total(origin) == total(third)
+    again = run(first, second)
+    assert ("proven", 0, 120) == (again.outcome, again.books.total("written"), again.books.total("unchanged"))
+
+
+def test_nasty_values_survive_every_file_store(tmp_path: Path) -> None:
+    path = tmp_path / "nasty.jsonl"
+    path.write_text("\n".join(documents()) + "\n", "utf-8")
+    stores = [str(path), str(tmp_path / "a.db"), str(tmp_path / "b.jsonl.zst"), str(tmp_path / "c.db")]
+    for source, target in itertools.pairwise(stores):
+        assert "proven" == run(source, target).outcome
+    assert total(stores[0]) == total(stores[-1])
+
+
+def change(path: Path) -> None:
+    """One record changed, one added, one gone."""
+    lines = path.read_text("utf-8").splitlines()
+    lines[25] = lines[25].replace('"content": "text 5', '"content": "changed 5')
+    del lines[30]
+    lines.append(json.dumps({"kind": "memory", "id": "new", "content": "new"}))
+    path.write_text("\n".join(lines) + "\n", "utf-8")
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_sync_writes_only_what_changed_and_deletes_when_asked(
+    store: str, url: Callable[[str, str], str], origin: str
+) -> None:
+    target = url(store, "target")
+    run(origin, target)
+    change(Path(origin))
+    result = run(origin, target)
+    assert (2, 118, 0) == tuple(result.books.total(c) for c in ("written", "unchanged", "deleted"))
+    assert "not_proven" == result.outcome  # The deleted record is still there, and ours.
+    assert [("extra", "memory", "m10")] == [(f.what, f.kind, f.id) for f in result.verification.findings]  # type: ignore[union-attr]
+    result = run(origin, target, delete=True)
+    assert ("proven", 1) == (result.outcome, result.books.total("deleted"))
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_rollback_of_a_first_run_leaves_nothing(store: str, url: Callable[[str, str], str], origin: str) -> None:
+    target = url(store, "target")
+    migration = run(origin, target).migration
+    opened = open_target(parse_url(target))
+    rollback(opened, Ledger(opened.documents, migration))
+    if store_exists(parse_url(target)) and opened.source() is not None:
+        assert 0 == sum(s.rows or s.size_bytes for s in open_source(parse_url(target)).streams())
+    assert "proven" == run(origin, target).outcome
+
+
+@pytest.mark.parametrize("store", ["embedded", "qdrant"])
+def test_what_others_changed_is_kept_and_what_was_there_comes_back(
+    store: str, url: Callable[[str, str], str], origin: str, tmp_path: Path
+) -> None:
+    target, other = url(store, "target"), tmp_path / "other.jsonl"
+    other.write_text(json.dumps({"kind": "memory", "id": "m1", "content": "theirs", "vectors": []}) + "\n", "utf-8")
+    run(str(other), target)
+    before = total(target)
+    kept = run(origin, target, on_existing="keep") if store == "embedded" else None
+    if kept is not None:
+        assert ("not_proven", 1) == (kept.outcome, kept.books.total("conflicts"))
+        result = run(origin, target, on_existing="overwrite")
+        assert "proven" == result.outcome
+        opened = open_target(parse_url(target))
+        done = rollback(opened, Ledger(opened.documents, result.migration))
+        assert (119, 1, []) == (done.deleted, done.restored, done.kept)
+        assert before == total(target)
+
+
+CRASHES = [
+    (point, count)
+    for point in ("planned", "prepared", "written", "booked", "committed", "before-finish", "after-finish", "copied")
+    for count in (1, 4)
+]
+
+
+@pytest.mark.parametrize(("point", "count"), CRASHES)
+@pytest.mark.parametrize("store", STORES)
+def test_killed_anywhere_the_same_command_finishes(
+    store: str, point: str, count: int, url: Callable[[str, str], str], origin: str
+) -> None:
+    target = url(store, "target")
+    runner = (
+        "import sys; from memferry import plan; plan.ROWS_PER_RANGE = 30; plan.BYTES_PER_RANGE = 9000\n"
+        "from memferry.migrate import migrate; from memferry.urls import parse_url; from memferry.model import Limits\n"
+        "options = plan.Options(limits=Limits(records=7), parallelism=3)\n"
+        "print(migrate(parse_url(sys.argv[1]), parse_url(sys.argv[2]), options).outcome)"
+    )
+    command = [sys.executable, "-c", runner, origin, target]
+    killed = subprocess.run(command, env=_environment(f"{point}:{count}"), capture_output=True, check=False)
+    assert killed.returncode in {0, -signal.SIGKILL}, killed.stderr.decode()
+    finished = subprocess.run(command, env=_environment(""), capture_output=True, check=False, text=True)
+    assert "proven\n" == finished.stdout, finished.stderr
+    copy = url("embedded", "check")
+    assert 120 == run(target, copy).books.total("written")
+    assert total(origin) == total(copy)
+
+
+def _environment(failpoint: str) -> dict[str, str]:
+    import os  # noqa: PLC0415 - one place
+
+    return {**os.environ, "MEMFERRY_FAILPOINT": failpoint}
+
+
+def test_the_source_is_never_touched(origin: str, tmp_path: Path, url: Callable[[str, str], str]) -> None:
+    store = tmp_path / "source.db"
+    run(origin, str(store))
+    shutil.copy(store, tmp_path / "before.db")
+    run(str(store), url("jsonl", "out"))
+    assert (tmp_path / "before.db").read_bytes() == store.read_bytes()
+
+
+def test_qdrant_comes_back_in_mid_run(qdrant_prefix: str, tmp_path: Path, origin: str) -> None:
+    with QdrantServer(tmp_path / "storage") as server:
+        target = f"qdrant://{server.host}:{server.port}/{qdrant_prefix}killed?distance=dot"
+        server.faults.refuse(count=3)
+        assert "proven" == run(origin, target).outcome
+        server.restart()
+        assert (120, "proven") == (lambda r: (r.books.total("unchanged"), r.outcome))(run(origin, target))
