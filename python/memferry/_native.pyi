@@ -76,7 +76,7 @@ class Mapper:
         records: Batch,
         *,
         namespace: str | None = None,
-        accepted: list[str] = [],
+        accepted: list[str] = ...,
         nested: dict[str, list[str]] | None = None,
         marker: str | None = None,
     ) -> tuple[Batch, list[int], list[_Quarantined], int]:
@@ -215,7 +215,7 @@ class QdrantStore:
         max_records: int,
         max_bytes: int,
         *,
-        filter: list[tuple[str, str]] = [],
+        filter: list[tuple[str, str]] = ...,
         with_vectors: bool = True,
     ) -> tuple[Batch, int, str | None]:
         """Raw batch, points read, id to go on at."""
@@ -223,7 +223,7 @@ class QdrantStore:
     def get(self, collection: str, keys: list[str], *, with_vectors: bool = True) -> Batch:
         """The points with these ids that there are, in the order of the ids."""
 
-    def count(self, collection: str, *, filter: list[tuple[str, str]] = [], exact: bool = True) -> int: ...
+    def count(self, collection: str, *, filter: list[tuple[str, str]] = ..., exact: bool = True) -> int: ...
     def upsert(self, collection: str, raw: Batch) -> list[tuple[int, str]]:
         """Writes a raw batch and waits until it is applied; rows that were not written, with the reason."""
 
@@ -241,7 +241,7 @@ class QdrantStore:
         vector: list[float],
         limit: int,
         *,
-        filter: list[tuple[str, str]] = [],
+        filter: list[tuple[str, str]] = ...,
         exact: bool = False,
     ) -> list[tuple[str, float]]:
         """Ids and scores of the nearest points, best first."""

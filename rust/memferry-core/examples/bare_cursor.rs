@@ -1,0 +1,72 @@
+//! The anchor of the reading benchmark: a bare cursor over every column, beside our own page loop, in one process.
+//!
+//! `cargo run --release --example bare_cursor STORE` prints two lines of `name rows_per_sec`.
+
+use std::path::Path;
+use std::time::Instant;
+
+use memferry_core::embedded::Store;
+use memferry_core::error::{Error, Result};
+use memferry_core::record::Kind;
+use memferry_core::verify::Buckets;
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, OpenFlags};
+
+fn touch(rows: &mut rusqlite::Rows<'_>, columns: usize) -> Result<(u64, u64)> {
+    let (mut count, mut bytes) = (0, 0);
+    while let Some(row) = rows.next()? {
+        for column in 0..columns {
+            bytes += match row.get_ref(column)? {
+                ValueRef::Text(data) | ValueRef::Blob(data) => data.len() as u64,
+                _ => 1,
+            };
+        }
+        count += 1;
+    }
+    Ok((count, bytes))
+}
+
+fn bare(path: &str) -> Result<u64> {
+    let conn = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    let mut rows = 0;
+    for table in ["memory", "memory_vector"] {
+        let mut statement = conn.prepare(&format!("SELECT * FROM {table}"))?;
+        let columns = statement.column_count();
+        let (count, bytes) = touch(&mut statement.query([])?, columns)?;
+        std::hint::black_box(bytes);
+        rows = rows.max(count);
+    }
+    Ok(rows)
+}
+
+fn ours(path: &str) -> Result<u64> {
+    let store = Store::open_source(Path::new(path))?;
+    let mut buckets = Buckets::new(4096);
+    let (mut after, mut rows) = (-1, 0);
+    loop {
+        let page = store.read_page(Kind::Memory, after, None, 4096, 8 << 20, true)?;
+        buckets.add(&page.records, None)?;
+        rows += page.read;
+        match page.next {
+            Some(next) => after = next,
+            None => return Ok(rows),
+        }
+    }
+}
+
+fn main() -> Result<()> {
+    let path = std::env::args().nth(1).ok_or_else(|| Error::invalid("usage: bare_cursor STORE"))?;
+    for round in 0..4 {
+        for (name, run) in [("bare", bare as fn(&str) -> Result<u64>), ("memferry", ours)] {
+            let began = Instant::now();
+            let rows = run(&path)?;
+            if round > 0 {
+                #[expect(clippy::print_stdout, reason = "the answer of a benchmark")]
+                {
+                    println!("{name} {:.0}", rows as f64 / began.elapsed().as_secs_f64());
+                }
+            }
+        }
+    }
+    Ok(())
+}
