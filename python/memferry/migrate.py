@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from memferry._native import Keys
-from memferry.backends import open_source, open_target, store_exists
+from memferry.backends import has_ledger, open_source, open_target
 from memferry.backends.api import Source, Target
 from memferry.copy import run_copy
 from memferry.errors import MemferryError, RefusedError
@@ -81,6 +81,12 @@ class Result:
         }
 
 
+def _same(left: StoreUrl, right: StoreUrl) -> bool:
+    if left.path is not None and right.path is not None:
+        return left.path.resolve() == right.path.resolve()
+    return (left.backend, left.host, left.port, left.name) == (right.backend, right.host, right.port, right.name)
+
+
 @contextmanager
 def _open(
     source_url: StoreUrl,
@@ -90,7 +96,7 @@ def _open(
     """Both ends; a target that is not there yet is made in a scratch folder first."""
     source = open_source(source_url)
     with tempfile.TemporaryDirectory(prefix="memferry-") as folder:
-        scratch = None if store_exists(target_url) else Path(folder)
+        scratch = None if has_ledger(target_url) else Path(folder)
         target = open_target(target_url, options.accept, scratch)
         try:
             yield source, target, scratch
@@ -135,8 +141,10 @@ def migrate(
     """
     started = time.monotonic()
     stop = stop or Stop()
+    if _same(source_url, target_url):
+        raise RefusedError("invalid", f"source and target are one store: {target_url.text}")
     fresh_plan: Plan | None = None
-    if not store_exists(target_url):
+    if not has_ledger(target_url):
         fresh_plan = plan_only(source_url, target_url, options, progress=progress, stop=stop)
     source = open_source(source_url)
     target = open_target(target_url, options.accept)
@@ -313,7 +321,7 @@ def verify_only(
         RefusedError: `no-migration`.
     """
     started = time.monotonic()
-    if not store_exists(target_url):
+    if not has_ledger(target_url):
         raise RefusedError("no-migration", f"there is nothing at {target_url.text}")
     source, target = open_source(source_url), open_target(target_url, options.accept)
     try:

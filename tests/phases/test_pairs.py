@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from memferry._native import Buckets
-from memferry.backends import open_source, open_target, store_exists
+from memferry.backends import open_source, open_target, has_ledger
 from memferry.ledger import Ledger
 from memferry.migrate import Result, migrate
 from memferry.model import Limits
@@ -154,7 +154,7 @@ def test_rollback_of_a_first_run_leaves_nothing(store: str, url: Callable[[str, 
     migration = run(origin, target).migration
     opened = open_target(parse_url(target))
     rollback(opened, Ledger(opened.documents, migration))
-    if store_exists(parse_url(target)) and opened.source() is not None:
+    if has_ledger(parse_url(target)) and opened.source() is not None:
         assert 0 == sum(s.rows or s.size_bytes for s in open_source(parse_url(target)).streams())
     assert "proven" == run(origin, target).outcome
 

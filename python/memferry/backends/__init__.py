@@ -8,12 +8,14 @@ from memferry._native import gap_names
 from memferry.backends.api import Source, Target
 from memferry.backends.embedded import EmbeddedSource, EmbeddedTarget
 from memferry.backends.jsonl import JsonlSource, JsonlTarget
+from memferry.backends.jsonl.target import ledger_folder
 from memferry.backends.qdrant import QdrantSource, QdrantTarget
+from memferry.backends.qdrant.documents import ledger_name
 from memferry.backends.qdrant.source import connect as connect_qdrant
 from memferry.errors import RefusedError
 from memferry.urls import StoreUrl
 
-__all__ = ["BACKENDS", "Source", "Target", "gap_names", "open_source", "open_target", "store_exists"]
+__all__ = ["BACKENDS", "Source", "Target", "gap_names", "has_ledger", "open_source", "open_target"]
 
 BACKENDS = {
     "embedded": "one SQLite file; profiles: native",
@@ -40,13 +42,13 @@ def open_source(url: StoreUrl) -> Source:
     raise RefusedError("url", f"backend `{url.backend}` is not built in, allowed: {', '.join(BACKENDS)}")
 
 
-def store_exists(url: StoreUrl) -> bool:
-    """Whether there is something at `url` already, be it only a ledger."""
+def has_ledger(url: StoreUrl) -> bool:
+    """Whether there is a place for a ledger at `url` already; where not, a plan is made before one is."""
     if url.backend == "qdrant":
-        return connect_qdrant(url).exists(url.name)
+        return connect_qdrant(url).exists(ledger_name(url.name))
     if url.path is None:
         return True
-    return url.path.exists() or url.path.with_name(url.path.name + ".memferry").exists()
+    return (url.path if url.backend == "embedded" else ledger_folder(url.path)).exists()
 
 
 def open_target(url: StoreUrl, accepted: tuple[str, ...] = (), scratch: Path | None = None) -> Target:

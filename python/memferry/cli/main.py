@@ -6,10 +6,11 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -23,6 +24,9 @@ from memferry.rollback import rollback as roll_back
 from memferry.urls import Secrets, StoreUrl, parse_url
 
 __all__ = ["app", "run"]
+
+_SAME_SIGNAL_SECS: Final = 1.0
+"""A supervisor may send one signal twice, to the process and to its group."""
 
 app = typer.Typer(
     name="memferry",
@@ -61,12 +65,17 @@ def _guard(work: Callable[[], int], *, as_json: bool) -> None:
 
 def _stop_on_signals() -> Stop:
     stop = Stop()
+    asked = 0.0
 
     def ask(number: int, _: object) -> None:
+        nonlocal asked
         if not stop.is_set():
+            asked = time.monotonic()
             say(f"{signal.Signals(number).name}: finishing the page at hand; again to end at once")
             stop.set()
+        elif time.monotonic() - asked > _SAME_SIGNAL_SECS:
             signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
 
     signal.signal(signal.SIGINT, ask)
     signal.signal(signal.SIGTERM, ask)
@@ -244,8 +253,8 @@ def _ledger(target: backends.Target, migration: str | None, url: StoreUrl) -> Le
 
 def _open_existing(text: str) -> tuple[StoreUrl, backends.Target]:
     url = _store("TARGET", text)
-    if not backends.store_exists(url):
-        raise RefusedError("store-missing", f"there is nothing at {url.text}")
+    if not backends.has_ledger(url):
+        raise RefusedError("no-migration", f"{url.text} knows no migration")
     return url, backends.open_target(url)
 
 

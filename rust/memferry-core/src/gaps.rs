@@ -1,7 +1,15 @@
 //! Gaps: what a record has and a target profile cannot hold, by name.
 
-use crate::profile::{ExtraPlace, KindMap, Target, VectorsPlace};
-use crate::record::{Kind, RecordRef, SCORE_FIELDS, TEXT_FIELDS, TIME_FIELDS, VectorKind};
+use crate::profile::{KindMap, Target, VectorsPlace, join_id};
+use crate::record::{CONTENT, Kind, OWNER, RecordRef, SCORE_FIELDS, TEXT_FIELDS, TIME_FIELDS, VectorKind};
+use crate::value::Value;
+
+/// Note within `extra`: where an exploded item stood in its list.
+pub const POSITION: &str = "$position";
+/// Note within `extra`: the record had no such list, not even an empty one.
+pub const MISSING: &str = "$missing";
+/// An `extra` of nothing but [`MISSING`].
+const ONLY_MISSING: &str = r#"{"$missing":true}"#;
 
 /// Names of all gaps; a set of them is a bit mask in this order.
 pub const GAPS: [&str; 38] = [
@@ -55,6 +63,13 @@ const TEXTS: usize = 4;
 const TIMES: usize = TEXTS + TEXT_FIELDS.len();
 const SCORES: usize = TIMES + TIME_FIELDS.len();
 const VERSIONS: usize = SCORES + SCORE_FIELDS.len();
+const TAGS: usize = VERSIONS + 1;
+const EXTRA: usize = VERSIONS + 2;
+/// Also of the next two: one a vector kind, in the order of `VectorKind`.
+const VECTORS: usize = VERSIONS + 3;
+const SEVERAL_VECTORS: usize = VERSIONS + 6;
+const VECTOR_MODELS: usize = VERSIONS + 7;
+const IDS: usize = VERSIONS + 8;
 
 /// A set of gaps.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -102,18 +117,61 @@ pub fn kind_gap(kind: Kind) -> GapSet {
     GapSet(1 << (KINDS + kind as usize))
 }
 
+/// The gaps that a record's columns would be, if nothing had a place for them.
+fn columns(r: &RecordRef<'_>) -> GapSet {
+    let mut has = GapSet::default();
+    let texts = r.texts.iter().map(Option::is_some);
+    let times = r.times.iter().map(|time| time.micros.is_some() || time.text.is_some());
+    let scores = r.scores.iter().map(Option::is_some);
+    // In the order of `GAPS`.
+    let all = texts.chain(times).chain(scores).chain([r.version.is_some(), r.tags.is_some()]);
+    for (i, _) in all.enumerate().filter(|(_, there)| *there) {
+        has.add(TEXTS + i);
+    }
+    has
+}
+
+/// The gaps of an observation that goes into a list of its owner, where only its text and its place are kept.
+pub fn nested_gaps(r: &RecordRef<'_>) -> GapSet {
+    let kept = GapSet(1 << (TEXTS + CONTENT) | 1 << (TEXTS + OWNER));
+    // Without them there is no text to list, or no list.
+    let has = columns(r);
+    let mut gaps = GapSet(has.minus(kept).0 | kept.minus(has).0);
+    for vector in &r.vectors {
+        gaps.add(VECTORS + vector.kind as usize);
+    }
+    let extra = match Value::from_canonical(r.extra) {
+        Ok(Value::Map(map)) => map,
+        _ => Vec::new(),
+    };
+    let position = match crate::value::get(&extra, POSITION) {
+        Some(Value::Int(position)) => Some(*position),
+        _ => None,
+    };
+    if r.extra != "{}" && extra.len() != usize::from(position.is_some()) {
+        gaps.add(EXTRA);
+    }
+    let id = r.texts[OWNER].zip(position).map(|(owner, position)| format!("{owner}#{position}"));
+    if id.as_deref() != Some(r.id) {
+        gaps.add(IDS);
+    }
+    gaps
+}
+
 /// What of a record a kind's table can carry.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Carries {
     fields: GapSet,
     extra: bool,
     vectors: bool,
     one_dense_vector: bool,
     vector_models: bool,
+    /// Text columns of which the id is made.
+    joined: Option<Vec<usize>>,
 }
 
 impl Carries {
-    /// Reads the table. `vector_models`: the place of the vectors has room for the model's name.
+    /// Reads the table. `native`: the place of the vectors has room for the model's name.
     pub fn new(map: &KindMap, native: bool) -> Self {
         let mut fields = GapSet::default();
         for field in &map.fields {
@@ -122,57 +180,43 @@ impl Carries {
                 Target::Time(i, _) => fields.add(TIMES + i),
                 Target::Score(i, _) => fields.add(SCORES + i),
                 Target::Version => fields.add(VERSIONS),
-                Target::Tags(_) => fields.add(VERSIONS + 1),
+                Target::Tags(_) => fields.add(TAGS),
             }
         }
         Self {
             fields,
-            extra: native || map.extra != ExtraPlace::Flat || !map.fixed,
+            extra: !map.drops_unmapped(),
             vectors: map.vectors != VectorsPlace::None,
             one_dense_vector: matches!(map.vectors, VectorsPlace::Floats(_)),
             vector_models: native || matches!(map.vectors, VectorsPlace::Objects(_)),
+            joined: map.joined_texts(),
         }
     }
 
     /// The gaps of one record.
     pub fn gaps(&self, r: &RecordRef<'_>) -> GapSet {
-        let mut has = GapSet::default();
-        for (i, text) in r.texts.iter().enumerate() {
-            if text.is_some() {
-                has.add(TEXTS + i);
-            }
-        }
-        for (i, time) in r.times.iter().enumerate() {
-            if time.micros.is_some() || time.text.is_some() {
-                has.add(TIMES + i);
-            }
-        }
-        for (i, score) in r.scores.iter().enumerate() {
-            if score.is_some() {
-                has.add(SCORES + i);
-            }
-        }
-        if r.version.is_some() {
-            has.add(VERSIONS);
-        }
-        if r.tags.is_some() {
-            has.add(VERSIONS + 1);
-        }
-        let mut gaps = has.minus(self.fields);
-        if !self.extra && r.extra != "{}" {
-            gaps.add(VERSIONS + 2);
+        let mut gaps = columns(r).minus(self.fields);
+        if !self.extra && r.extra != "{}" && r.extra != ONLY_MISSING {
+            gaps.add(EXTRA);
         }
         for vector in &r.vectors {
             let unheld = !self.vectors || (self.one_dense_vector && vector.kind != VectorKind::Dense);
             if unheld {
-                gaps.add(VERSIONS + 3 + vector.kind as usize);
+                gaps.add(VECTORS + vector.kind as usize);
             }
             if !unheld && !self.vector_models && vector.model.is_some() {
-                gaps.add(VERSIONS + 7);
+                gaps.add(VECTOR_MODELS);
             }
         }
         if self.one_dense_vector && r.vectors.len() > 1 {
-            gaps.add(VERSIONS + 6);
+            gaps.add(SEVERAL_VECTORS);
+        }
+        if let Some(joined) = &self.joined {
+            // A part that is missing is no gap: such a record has no key there, whatever is accepted.
+            let parts: Option<Vec<&str>> = joined.iter().map(|i| r.texts[*i]).collect();
+            if parts.is_some_and(|parts| join_id(parts) != r.id) {
+                gaps.add(IDS);
+            }
         }
         gaps
     }
@@ -189,8 +233,9 @@ mod tests {
         assert_eq!("provenance", name(TEXTS + 12));
         assert_eq!("observed-at", name(TIMES + 4));
         assert_eq!("importance", name(SCORES + 2));
-        assert_eq!(["versions", "tags", "extra-fields", "vectors"], [0, 1, 2, 3].map(|i| name(VERSIONS + i)));
-        assert_eq!("vector-models", name(VERSIONS + 7));
+        assert_eq!(["versions", "tags", "extra-fields", "vectors"], [VERSIONS, TAGS, EXTRA, VECTORS].map(name));
+        assert_eq!("multi-vectors", name(VECTORS + VectorKind::Multi as usize));
+        assert_eq!(["several-vectors", "vector-models", "ids"], [SEVERAL_VECTORS, VECTOR_MODELS, IDS].map(name));
         assert_eq!(vec!["versions"], GapSet::of(["versions"]).unwrap().names().collect::<Vec<_>>());
     }
 }

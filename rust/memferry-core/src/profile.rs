@@ -7,7 +7,7 @@ use serde::Deserialize;
 use crate::error::{Code, Error, Result};
 use crate::record::{Kind, SCORE_FIELDS, TEXT_FIELDS, TIME_FIELDS};
 use crate::times::TimeCodec;
-use crate::value::Value;
+use crate::value::{Map, Value, get};
 
 /// Where a value lies in a raw body: keys from the outside in. A single text is a path of one key.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -66,7 +66,7 @@ struct KindFile {
 }
 
 /// A constant that tells this kind from the others: checked and taken off when read, put back when written.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Select {
     /// Where it lies.
@@ -232,7 +232,29 @@ impl Profile {
             .into_iter()
             .map(|kind| KindMap::check(kind).map_err(|e| e.at(format!("profile {}", file.name))))
             .collect::<Result<Vec<_>>>()?;
-        Ok(Self { name: file.name, native: file.native, escaped: file.escaped, kinds })
+        let profile = Self { name: file.name, native: file.native, escaped: file.escaped, kinds };
+        profile.check().map_err(|e| e.at(format!("profile {}", profile.name)))?;
+        Ok(profile)
+    }
+
+    /// One table a kind, and no table behind one that takes every row of it.
+    fn check(&self) -> Result<()> {
+        if self.kinds.is_empty() {
+            return Err(Error::new(Code::Profile, "no kinds"));
+        }
+        for (i, later) in self.kinds.iter().enumerate() {
+            let word = later.kind.as_str();
+            for earlier in &self.kinds[..i] {
+                if earlier.kind == later.kind {
+                    return Err(Error::new(Code::Profile, format!("{word}: two tables of one kind")));
+                }
+                if earlier.select.iter().all(|s| later.select.contains(s)) {
+                    let taken = earlier.kind.as_str();
+                    return Err(Error::new(Code::Profile, format!("{word}: never chosen, {taken} takes its rows")));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Whether the store keeps the vectors of these records beside the body.
@@ -248,7 +270,7 @@ impl Profile {
 
 impl KindMap {
     fn check(file: KindFile) -> Result<Self> {
-        let kind = Kind::parse(&file.kind)?;
+        let kind = Kind::parse(&file.kind).map_err(|e| Error::new(Code::Profile, e.message))?;
         let fields = file
             .fields
             .into_iter()
@@ -257,12 +279,7 @@ impl KindMap {
                 Ok(FieldMap { name: f.field, path: f.path, target })
             })
             .collect::<Result<Vec<_>>>()?;
-        let mut paths: Vec<&[String]> = fields.iter().map(|f| f.path.keys()).collect();
-        paths.sort();
-        if let Some(pair) = paths.windows(2).find(|pair| pair[1].starts_with(pair[0])) {
-            return Err(Error::new(Code::Profile, format!("{}: {:?} is mapped twice", kind.as_str(), pair[1])));
-        }
-        Ok(Self {
+        let map = Self {
             kind,
             select: file.select,
             id: file.id,
@@ -273,13 +290,90 @@ impl KindMap {
             marker: file.marker,
             fill: file.fill,
             fixed: file.fixed,
+        };
+        let contradiction = map.shared_place().or_else(|| map.repeated_field()).or_else(|| map.bad_join());
+        match contradiction {
+            Some(what) => Err(Error::new(Code::Profile, format!("{}: {what}", kind.as_str()))),
+            None => Ok(map),
+        }
+    }
+
+    /// Every path that is written, with what it is for. The parts of a joined id are fields already.
+    fn places(&self) -> Vec<(&[String], &str)> {
+        let mut places: Vec<_> = self.fields.iter().map(|f| (f.path.keys(), f.name.as_str())).collect();
+        places.extend(self.select.iter().map(|s| (s.path.keys(), "select")));
+        if let IdRule::Path(path) | IdRule::PathOrKey(path) = &self.id {
+            places.push((path.keys(), "id"));
+        }
+        if let ExtraPlace::Object(path) | ExtraPlace::Text(path) = &self.extra {
+            places.push((path.keys(), "extra"));
+        }
+        if let VectorsPlace::StoreWithMeta(path) | VectorsPlace::Objects(path) | VectorsPlace::Floats(path) =
+            &self.vectors
+        {
+            places.push((path.keys(), "vectors"));
+        }
+        places.extend(self.explode.iter().map(|e| (e.path.keys(), "explode")));
+        places.extend(self.marker.iter().map(|path| (path.keys(), "marker")));
+        places.extend(self.fill.iter().map(|f| (f.path.keys(), "fill")));
+        places
+    }
+
+    fn shared_place(&self) -> Option<String> {
+        let mut places = self.places();
+        places.sort();
+        if let Some((_, what)) = places.iter().find(|(keys, _)| keys.is_empty()) {
+            return Some(format!("the path of {what} has no key"));
+        }
+        let pair = places.windows(2).find(|pair| pair[1].0.starts_with(pair[0].0))?;
+        Some(format!("{:?} is mapped twice: {} and {}", pair[1].0, pair[0].1, pair[1].1))
+    }
+
+    fn repeated_field(&self) -> Option<String> {
+        let mut names: Vec<&str> = self.fields.iter().map(|f| f.name.as_str()).collect();
+        names.sort_unstable();
+        let pair = names.windows(2).find(|pair| pair[0] == pair[1])?;
+        Some(format!("field {} is read from two places", pair[0]))
+    }
+
+    fn bad_join(&self) -> Option<String> {
+        let IdRule::Join(paths) = &self.id else { return None };
+        if paths.is_empty() {
+            return Some("the id is joined from nothing".to_owned());
+        }
+        let unmapped = paths.iter().find(|path| self.text_at(path).is_none())?;
+        Some(format!("the id is joined from {:?}, which is no text field", unmapped.keys()))
+    }
+
+    /// Index of the text column that lies at `path`.
+    fn text_at(&self, path: &Path) -> Option<usize> {
+        self.fields.iter().find(|f| f.path.keys() == path.keys()).and_then(|f| match f.target {
+            Target::Text(i) => Some(i),
+            _ => None,
         })
     }
 
+    /// Text columns of which the id is joined, if it is.
+    pub fn joined_texts(&self) -> Option<Vec<usize>> {
+        let IdRule::Join(paths) = &self.id else { return None };
+        paths.iter().map(|path| self.text_at(path)).collect()
+    }
+
+    /// Whether the system drops the fields that nobody mapped.
+    pub fn drops_unmapped(&self) -> bool {
+        self.fixed && self.extra == ExtraPlace::Flat
+    }
+
     /// Whether `body` carries this kind's constants.
-    pub fn selects(&self, body: &Value) -> bool {
+    pub fn selects(&self, body: &Map) -> bool {
         self.select.iter().all(|s| matches!(lookup(body, s.path.keys()), Some(Value::Text(t)) if *t == s.equals))
     }
+}
+
+/// An id made of texts: each with its length in code points in front, so that no two rows of texts meet.
+pub fn join_id<'t>(parts: impl IntoIterator<Item = &'t str>) -> String {
+    let parts: Vec<String> = parts.into_iter().map(|t| format!("{}:{t}", t.chars().count())).collect();
+    parts.join("|")
 }
 
 fn target(field: &str, codec: Option<&str>) -> Result<Target> {
@@ -288,6 +382,7 @@ fn target(field: &str, codec: Option<&str>) -> Result<Target> {
     };
     if let Some(i) = TEXT_FIELDS.iter().position(|name| *name == field) {
         return match codec {
+            None if field == "provenance" => Err(bad("json")),
             None => Ok(Target::Text(i)),
             Some("json") => Ok(Target::Json(i)),
             _ => Err(bad("json, or none for text")),
@@ -314,9 +409,11 @@ fn target(field: &str, codec: Option<&str>) -> Result<Target> {
 }
 
 /// The value at a path.
-pub fn lookup<'a>(body: &'a Value, keys: &[String]) -> Option<&'a Value> {
-    keys.iter().try_fold(body, |value, key| match value {
-        Value::Map(map) => crate::value::get(map, key),
+pub fn lookup<'a>(body: &'a Map, keys: &[String]) -> Option<&'a Value> {
+    let (first, rest) = keys.split_first()?;
+    match get(body, first)? {
+        value if rest.is_empty() => Some(value),
+        Value::Map(inner) => lookup(inner, rest),
         _ => None,
-    })
+    }
 }

@@ -1,8 +1,17 @@
 //! How systems write times, and the one way memferry holds them: microseconds, and the original text where it says more.
 
-use jiff::{Timestamp, civil, tz::TimeZone};
+use jiff::Timestamp;
+use jiff::civil::Date;
+use jiff::tz::Offset;
 
 use crate::value::{Map, Value, get};
+
+/// Instants that have a canonical text: the years 0 to 9999 as far as a [`Timestamp`] goes.
+const CANONICAL: std::ops::RangeInclusive<i64> = -62_167_219_200_000_000..=253_402_207_200_000_000;
+/// Instants that a text can name.
+const READABLE: std::ops::RangeInclusive<i64> = -377_705_023_201_000_000..=253_402_207_200_999_999;
+/// Length of every canonical text.
+const CANONICAL_LEN: usize = "2024-06-15T10:30:00.000000Z".len();
 
 /// A decoded time that owns its text.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -26,27 +35,169 @@ pub enum TimeCodec {
     EpochMillis,
 }
 
-/// Microseconds of an ISO 8601 text; a time without an offset counts as UTC. Rounds nanoseconds down.
+/// Microseconds of an ISO 8601 text; a time without an offset counts as UTC. Rounds down.
+///
+/// The grammar is that of `docs/record.md` and stands here: what a library reads may change, and digests with it. The
+/// library only counts days.
 pub fn parse_iso(text: &str) -> Option<i64> {
-    let timestamp = text
-        .parse::<Timestamp>()
-        .ok()
-        .or_else(|| text.parse::<civil::DateTime>().ok().and_then(naive))
-        .or_else(|| text.parse::<civil::Date>().ok().and_then(|d| naive(d.at(0, 0, 0, 0))))?;
-    i64::try_from(timestamp.as_nanosecond().div_euclid(1000)).ok()
-}
-
-fn naive(time: civil::DateTime) -> Option<Timestamp> {
-    time.to_zoned(TimeZone::UTC).ok().map(|z| z.timestamp())
-}
-
-/// Canonical text of microseconds: `2024-06-15T10:30:00.000000Z`; `None` outside the years 0 to 9999.
-pub fn format_iso(micros: i64) -> Option<String> {
-    let timestamp = Timestamp::from_microsecond(micros).ok()?;
-    if timestamp.to_zoned(TimeZone::UTC).year() < 0 {
+    let mut scan = Scan { rest: text };
+    let day = scan.date()?;
+    let (mut clock, mut offset) = (Clock::default(), 0);
+    if scan.one_of("Tt ").is_some() {
+        clock = scan.clock()?;
+        offset = scan.offset()?;
+    }
+    if !scan.notes() {
         return None;
     }
+    let local = day.at(clock.hour, clock.minute, clock.second, 0);
+    let seconds = Offset::from_seconds(offset).ok()?.to_timestamp(local).ok()?.as_second();
+    Some(seconds * 1_000_000 + clock.micros).filter(|micros| READABLE.contains(micros))
+}
+
+#[derive(Default)]
+struct Clock {
+    hour: i8,
+    minute: i8,
+    second: i8,
+    micros: i64,
+}
+
+/// What is left of a time text. A method that finds something else than it looks for says `None`: no time.
+struct Scan<'a> {
+    rest: &'a str,
+}
+
+impl Scan<'_> {
+    /// Takes one of these characters, all of them ASCII.
+    fn one_of(&mut self, allowed: &str) -> Option<char> {
+        let found = self.rest.chars().next().filter(|c| allowed.contains(*c))?;
+        self.rest = &self.rest[1..];
+        Some(found)
+    }
+
+    fn digits(&mut self, n: usize) -> Option<i16> {
+        let (digits, rest) = self.rest.split_at_checked(n)?;
+        self.rest = rest;
+        if digits.bytes().all(|b| b.is_ascii_digit()) { digits.parse().ok() } else { None }
+    }
+
+    /// Two digits up to `most`.
+    fn pair(&mut self, most: i8) -> Option<i8> {
+        self.digits(2).and_then(|n| i8::try_from(n).ok()).filter(|n| *n <= most)
+    }
+
+    /// The next pair of a row that has colons between its pairs or none: the row may end here.
+    fn next_pair(&mut self, colons: bool, most: i8) -> Option<Option<i8>> {
+        let goes_on = if colons {
+            self.one_of(":").is_some()
+        } else {
+            self.rest.starts_with(|c: char| c.is_ascii_digit())
+        };
+        if goes_on { self.pair(most).map(Some) } else { Some(None) }
+    }
+
+    fn date(&mut self) -> Option<Date> {
+        let sign = self.one_of("+-");
+        // Years beyond 9999 do not fit, or are refused below.
+        let year = self.digits(if sign.is_some() { 6 } else { 4 })?;
+        let year = match sign {
+            Some('-') if year == 0 => return None,
+            Some('-') => -year,
+            _ => year,
+        };
+        let dashes = self.one_of("-").is_some();
+        let month = self.pair(12)?;
+        if dashes {
+            self.one_of("-")?;
+        }
+        Date::new(year, month, self.pair(31)?).ok()
+    }
+
+    fn clock(&mut self) -> Option<Clock> {
+        let mut clock = Clock { hour: self.pair(23)?, ..Clock::default() };
+        let colons = self.rest.starts_with(':');
+        let Some(minute) = self.next_pair(colons, 59)? else { return Some(clock) };
+        clock.minute = minute;
+        let Some(second) = self.next_pair(colons, 60)? else { return Some(clock) };
+        clock.second = second.min(59);
+        if self.one_of(".,").is_some() {
+            clock.micros = self.fraction()?;
+        }
+        Some(clock)
+    }
+
+    /// One to nine digits behind the point, of which six count.
+    fn fraction(&mut self) -> Option<i64> {
+        let n = self.rest.bytes().take_while(u8::is_ascii_digit).count();
+        let (digits, rest) = self.rest.split_at(n);
+        self.rest = rest;
+        let kept = &digits[..n.min(6)];
+        let micros = kept.parse::<i64>().ok()? * 10_i64.pow(6 - kept.len() as u32);
+        (n <= 9).then_some(micros)
+    }
+
+    /// Seconds east of UTC; 0 where there is no offset.
+    fn offset(&mut self) -> Option<i32> {
+        let sign = match self.one_of("Zz+-") {
+            Some('+') => 1,
+            Some('-') => -1,
+            _ => return Some(0),
+        };
+        let hours = self.pair(25)?;
+        let colons = self.rest.starts_with(':');
+        let minutes = self.next_pair(colons, 59)?;
+        let seconds = if minutes.is_some() { self.next_pair(colons, 59)? } else { None };
+        let of = |pair: Option<i8>| i32::from(pair.unwrap_or(0));
+        Some(sign * (i32::from(hours) * 3600 + of(minutes) * 60 + of(seconds)))
+    }
+
+    /// Whether the rest is a zone and tags, or nothing. They mean nothing.
+    fn notes(&mut self) -> bool {
+        let mut first = true;
+        while let Some((note, rest)) = self.rest.strip_prefix('[').and_then(|inner| inner.split_once(']')) {
+            if !(is_tag(note) || first && is_zone(note)) {
+                return false;
+            }
+            first = false;
+            self.rest = rest;
+        }
+        self.rest.is_empty()
+    }
+}
+
+fn is_zone(note: &str) -> bool {
+    let zone = note.strip_prefix('!').unwrap_or(note);
+    if let Some(offset) = zone.strip_prefix(['+', '-']) {
+        let mut scan = Scan { rest: offset };
+        let colons = offset.get(2..3) == Some(":");
+        return scan.pair(25).is_some() && scan.next_pair(colons, 59).is_some() && scan.rest.is_empty();
+    }
+    let first = |b: u8| b.is_ascii_alphabetic() || b"_.".contains(&b);
+    zone.split('/').all(|name| is_word(name, first, |b| first(b) || b.is_ascii_digit() || b"+-".contains(&b)))
+}
+
+fn is_tag(note: &str) -> bool {
+    let first = |b: u8| b.is_ascii_lowercase() || b == b'_';
+    note.split_once('=').is_some_and(|(key, value)| {
+        is_word(key, first, |b| first(b) || b.is_ascii_digit() || b == b'-')
+            && value.split('-').all(|part| is_word(part, |b| b.is_ascii_alphanumeric(), |b| b.is_ascii_alphanumeric()))
+    })
+}
+
+fn is_word(text: &str, first: impl Fn(u8) -> bool, others: impl Fn(u8) -> bool) -> bool {
+    text.bytes().next().is_some_and(first) && text.bytes().skip(1).all(others)
+}
+
+/// Canonical text of microseconds, `2024-06-15T10:30:00.000000Z`; `None` before the year 0 and after 9999-12-30 22:00.
+pub fn format_iso(micros: i64) -> Option<String> {
+    let timestamp = CANONICAL.contains(&micros).then(|| Timestamp::from_microsecond(micros).ok())??;
     Some(format!("{timestamp:.6}"))
+}
+
+/// Whether `text` is the canonical one of `micros`.
+fn is_canonical(text: &str, micros: Option<i64>) -> bool {
+    text.len() == CANONICAL_LEN && micros.and_then(format_iso).as_deref() == Some(text)
 }
 
 impl TimeCodec {
@@ -64,25 +215,19 @@ impl TimeCodec {
     /// Reads a raw value; `None` when it is not a time of this codec, so that it stays with the unmapped fields.
     pub fn decode(self, value: &Value) -> Option<Time> {
         match (self, value) {
-            (Self::Native, Value::Text(text)) => {
-                let micros = parse_iso(text);
-                Some(with_text(micros, text, micros.and_then(format_iso)))
-            }
-            (Self::Native, Value::Int(micros)) if format_iso(*micros).is_none() => {
+            (Self::Native, Value::Text(text)) => Some(with_text(parse_iso(text), text)),
+            (Self::Native, Value::Int(micros)) if !CANONICAL.contains(micros) => {
                 Some(Time { micros: Some(*micros), text: None })
             }
             (Self::Native, Value::Map(map)) => decode_pair(map),
-            (Self::Iso, Value::Text(text)) => {
-                let micros = parse_iso(text)?;
-                Some(with_text(Some(micros), text, format_iso(micros)))
-            }
+            (Self::Iso, Value::Text(text)) => Some(with_text(Some(parse_iso(text)?), text)),
             (Self::EpochSeconds, Value::Int(i)) => {
                 Some(Time { micros: i.checked_mul(1_000_000), text: Some(i.to_string()) })
                     .filter(|t| t.micros.is_some())
             }
             (Self::EpochSeconds, Value::Float(f)) => {
                 let micros = to_i64(f * 1e6)?;
-                let exact = Value::Float(micros as f64 / 1e6) == *value;
+                let exact = (micros as f64 / 1e6).to_bits() == f.to_bits();
                 Some(Time { micros: Some(micros), text: (!exact).then(|| value.to_canonical()) })
             }
             (Self::EpochMillis, Value::Int(i)) => {
@@ -99,13 +244,13 @@ impl TimeCodec {
     pub fn encode(self, micros: Option<i64>, text: Option<&str>) -> Option<Value> {
         match self {
             Self::Native => Some(encode_native(micros, text)),
-            Self::Iso => match (micros, text) {
-                (_, Some(text)) if parse_iso(text).is_some() && parse_iso(text) == micros => {
-                    Some(Value::Text(text.to_owned()))
+            Self::Iso => {
+                let micros = micros?;
+                match text {
+                    Some(text) if parse_iso(text) == Some(micros) => Some(Value::Text(text.to_owned())),
+                    _ => format_iso(micros).map(Value::Text),
                 }
-                (Some(micros), _) => format_iso(micros).map(Value::Text),
-                _ => None,
-            },
+            }
             Self::EpochSeconds | Self::EpochMillis => {
                 let original = text
                     .and_then(|t| Value::from_canonical(t).ok())
@@ -123,9 +268,8 @@ impl TimeCodec {
     }
 }
 
-fn with_text(micros: Option<i64>, text: &str, canonical: Option<String>) -> Time {
-    let same = canonical.as_deref() == Some(text);
-    Time { micros, text: (!same).then(|| text.to_owned()) }
+fn with_text(micros: Option<i64>, text: &str) -> Time {
+    Time { micros, text: (!is_canonical(text, micros)).then(|| text.to_owned()) }
 }
 
 fn to_i64(f: f64) -> Option<i64> {
@@ -137,9 +281,7 @@ fn to_i64(f: f64) -> Option<i64> {
 fn encode_native(micros: Option<i64>, text: Option<&str>) -> Value {
     match (micros, text) {
         (Some(m), None) => format_iso(m).map_or(Value::Int(m), Value::Text),
-        (_, Some(t)) if parse_iso(t) == micros && micros.and_then(format_iso).as_deref() != Some(t) => {
-            Value::Text(t.to_owned())
-        }
+        (_, Some(t)) if parse_iso(t) == micros && !is_canonical(t, micros) => Value::Text(t.to_owned()),
         _ => Value::Map(vec![
             ("micros".to_owned(), micros.map_or(Value::Null, Value::Int)),
             ("text".to_owned(), text.map_or(Value::Null, |t| Value::Text(t.to_owned()))),
@@ -156,13 +298,10 @@ fn decode_pair(map: &Map) -> Option<Time> {
         Value::Null => None,
         _ => return None,
     };
-    let text = match get(map, "text")? {
-        Value::Text(t) => Some(t.clone()),
-        Value::Null => None,
-        _ => return None,
-    };
+    let Value::Text(text) = get(map, "text")? else { return None };
     // Only what `encode_native` writes this way: anything else would come back in another form.
-    (encode_native(micros, text.as_deref()) == Value::Map(map.clone())).then_some(Time { micros, text })
+    let pair = matches!(encode_native(micros, Some(text)), Value::Map(_));
+    pair.then(|| Time { micros, text: Some(text.clone()) })
 }
 
 #[cfg(test)]
@@ -201,9 +340,59 @@ mod tests {
 
     #[test]
     fn epochs_keep_integers_and_odd_doubles_apart() {
-        for value in [Value::Int(1_718_447_402), Value::Float(1_718_447_402.0), Value::Float(1_718_447_402.123_456_7)] {
+        let doubles = [1_718_447_402.0, 1_718_447_402.123_456_7, 0.0, -0.0].map(Value::Float);
+        for value in doubles.into_iter().chain([Value::Int(1_718_447_402)]) {
             let time = TimeCodec::EpochSeconds.decode(&value).unwrap_or_default();
-            assert_eq!(Some(value), TimeCodec::EpochSeconds.encode(time.micros, time.text.as_deref()));
+            let written = TimeCodec::EpochSeconds.encode(time.micros, time.text.as_deref()).unwrap_or(Value::Null);
+            assert_eq!(value.to_canonical(), written.to_canonical());
+        }
+    }
+
+    #[test]
+    fn only_the_grammar_of_the_specification_is_read() {
+        for (text, seconds) in [
+            ("2024-06-15", 1_718_409_600),
+            ("20240615T103000", 1_718_447_400),
+            ("2024-06-15 10", 1_718_445_600),
+            ("2024-06-15t10:30+02", 1_718_440_200),
+            ("2024-06-15T10:30:00-00:00:01", 1_718_447_401),
+            ("2016-12-31T23:59:60Z", 1_483_228_799),
+            ("+002024-06-15[!Europe/Paris][u-ca=iso]", 1_718_409_600),
+            ("2024-06-15T10:30Z[+02:00]", 1_718_447_400),
+            ("-000001-01-01", -62_198_755_200),
+        ] {
+            assert_eq!(Some(seconds * 1_000_000), parse_iso(text), "{text}");
+        }
+        for text in [
+            "",
+            "2024-6-15",
+            "2024-0615",
+            "2024-02-30",
+            "-000000-01-01",
+            "+010000-01-01",
+            "+099999-01-01",
+            "2024-06-15T",
+            "2024-06-15T24",
+            "2024-06-15T10:3000",
+            "2024-06-15T1030:00",
+            "2024-06-15T10:30:00.",
+            "2024-06-15T10:30:00.1234567890",
+            "2024-06-15T10.5",
+            "2024-06-15T10:30:00+02:00:30.5",
+            "2024-06-15T10:30:00+26",
+            "2024-06-15T10:30:00 Z",
+            "2024-06-15Z",
+            "9999-12-30T23:00:00",
+            "9999-12-30T20:00:00-05:00",
+            "2024-06-15[u-ca=iso][Europe/Paris]",
+            "2024-06-15[]",
+            "2024-06-15[+26]",
+            "2024-06-15[!u-ca=iso]",
+            "2024-06-15[\u{e9}]",
+            "2024-06-1\u{e9}",
+            "\u{e9}",
+        ] {
+            assert_eq!(None, parse_iso(text), "{text}");
         }
     }
 }

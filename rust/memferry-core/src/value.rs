@@ -5,13 +5,19 @@
 //! `$bytes`), and a key of the data that starts with `$` has one more `$` in front. Keys are held in that escaped form
 //! in memory too, so that reserved keys never meet keys of the data. The specification is `docs/record.md`.
 
+use std::fmt::Write as _;
+
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use jiter::{Jiter, Peek};
 
 use crate::error::{Error, Result};
 
-/// Deepest nesting that is read; deeper values are quarantined.
+/// Deepest nesting of canonical text within a record. Documents are read to less, so that what was read can be wrapped.
 pub const MAX_DEPTH: usize = 200;
+/// Deepest nesting of a native document.
+pub const NATIVE_DEPTH: usize = 190;
+/// Deepest nesting of a document of someone else, which a native document can hold in any of its members.
+pub const FOREIGN_DEPTH: usize = 180;
 
 /// Members of an object, sorted by the bytes of their keys.
 pub type Map = Vec<(String, Value)>;
@@ -76,25 +82,36 @@ pub fn remove(map: &mut Map, key: &str) -> Option<Value> {
     map.binary_search_by(|(k, _)| k.as_str().cmp(key)).ok().map(|i| map.remove(i).1)
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Dialect {
-    /// A document of someone else: every key is a key of the data.
-    Foreign,
-    /// Our canonical text: reserved objects mean what the specification says.
-    Canonical,
+#[derive(Clone, Copy)]
+struct Rules {
+    /// Our canonical text, where reserved objects mean what the specification says; else every key is one of the data.
+    escaped: bool,
+    /// Deepest nesting.
+    depth: usize,
 }
 
 impl Value {
-    /// Reads one JSON document of someone else.
+    /// Reads one document: canonical text where `escaped`, else JSON in which every key is one of the data.
     ///
-    /// Duplicate keys, lone surrogates, nesting below [`MAX_DEPTH`] and trailing text are errors.
-    pub fn from_json(text: &[u8]) -> Result<Self> {
-        parse(text, Dialect::Foreign)
+    /// Duplicate keys, lone surrogates, nesting below `depth` and trailing text are errors.
+    pub fn from_document(text: &[u8], escaped: bool, depth: usize) -> Result<Self> {
+        parse(text, Rules { escaped, depth })
     }
 
     /// Reads canonical text.
     pub fn from_canonical(text: &str) -> Result<Self> {
-        parse(text.as_bytes(), Dialect::Canonical)
+        parse(text.as_bytes(), Rules { escaped: true, depth: MAX_DEPTH })
+    }
+
+    /// How deep the text nests that this value becomes; `escaped`: canonical text, in which some scalars are objects.
+    pub fn depth(&self, escaped: bool) -> usize {
+        match self {
+            Self::List(items) => items.iter().map(|v| v.depth(escaped) + 1).max().unwrap_or(0),
+            Self::Map(map) => map.iter().map(|(_, v)| v.depth(escaped) + 1).max().unwrap_or(0),
+            Self::Number(_) | Self::Bytes(_) => usize::from(escaped),
+            Self::Float(f) if !f.is_finite() => usize::from(escaped),
+            _ => 0,
+        }
     }
 
     /// The canonical text.
@@ -108,10 +125,14 @@ impl Value {
     pub fn write_canonical(&self, out: &mut String) {
         match self {
             Self::Float(f) if !f.is_finite() => {
-                out.push_str(&format!("{{\"$f64\":\"{:016x}\"}}", f.to_bits()));
+                let _ = write!(out, "{{\"$f64\":\"{:016x}\"}}", f.to_bits());
             }
-            Self::Number(text) => out.push_str(&format!("{{\"$number\":\"{text}\"}}")),
-            Self::Bytes(bytes) => out.push_str(&format!("{{\"$bytes\":\"{}\"}}", STANDARD.encode(bytes))),
+            Self::Number(text) => out.extend(["{\"$number\":\"", text, "\"}"]),
+            Self::Bytes(bytes) => {
+                out.push_str("{\"$bytes\":\"");
+                STANDARD.encode_string(bytes, out);
+                out.push_str("\"}");
+            }
             Self::List(items) => write_list(items, out, |v, out| {
                 v.write_canonical(out);
                 Ok(())
@@ -171,8 +192,12 @@ impl Value {
         match self {
             Self::Bool(true) => out.push_str("true"),
             Self::Bool(false) => out.push_str("false"),
-            Self::Int(i) => out.push_str(&i.to_string()),
-            Self::UInt(u) => out.push_str(&u.to_string()),
+            Self::Int(i) => {
+                let _ = write!(out, "{i}");
+            }
+            Self::UInt(u) => {
+                let _ = write!(out, "{u}");
+            }
             Self::Float(f) => out.push_str(ryu::Buffer::new().format_finite(*f)),
             Self::Text(text) => write_text(text, out),
             _ => out.push_str("null"),
@@ -238,7 +263,9 @@ pub fn write_text(text: &str, out: &mut String) {
             0x0a => out.push_str("\\n"),
             0x0c => out.push_str("\\f"),
             0x0d => out.push_str("\\r"),
-            b => out.push_str(&format!("\\u{b:04x}")),
+            b => {
+                let _ = write!(out, "\\u{b:04x}");
+            }
         }
         rest = &rest[i + 1..];
     }
@@ -246,19 +273,19 @@ pub fn write_text(text: &str, out: &mut String) {
     out.push('"');
 }
 
-fn parse(text: &[u8], dialect: Dialect) -> Result<Value> {
+fn parse(text: &[u8], rules: Rules) -> Result<Value> {
     let mut jiter = Jiter::new(text);
     let result = jiter
         .peek()
         .map_err(|e| e.to_string())
-        .and_then(|peek| parse_value(&mut jiter, peek, dialect, 0))
+        .and_then(|peek| parse_value(&mut jiter, peek, rules, 0))
         .and_then(|value| jiter.finish().map(|()| value).map_err(|e| e.to_string()));
     result.map_err(|e| Error::invalid(format!("JSON at byte {}: {e}", jiter.current_index())))
 }
 
-fn parse_value(j: &mut Jiter<'_>, peek: Peek, dialect: Dialect, depth: usize) -> std::result::Result<Value, String> {
-    if depth > MAX_DEPTH {
-        return Err(format!("nested deeper than {MAX_DEPTH}"));
+fn parse_value(j: &mut Jiter<'_>, peek: Peek, rules: Rules, depth: usize) -> std::result::Result<Value, String> {
+    if depth > rules.depth {
+        return Err(format!("nested deeper than {}", rules.depth));
     }
     let text = |e: jiter::JiterError| e.to_string();
     match peek {
@@ -269,18 +296,18 @@ fn parse_value(j: &mut Jiter<'_>, peek: Peek, dialect: Dialect, depth: usize) ->
             let mut items = Vec::new();
             let mut next = j.known_array().map_err(text)?;
             while let Some(peek) = next {
-                items.push(parse_value(j, peek, dialect, depth + 1)?);
+                items.push(parse_value(j, peek, rules, depth + 1)?);
                 next = j.array_step().map_err(text)?;
             }
             Ok(Value::List(items))
         }
         Peek::Object => {
             let mut map: Map = Vec::new();
-            let escape = |k: &str| if dialect == Dialect::Foreign { escape_key(k) } else { k.to_owned() };
+            let escape = |k: &str| if rules.escaped { k.to_owned() } else { escape_key(k) };
             let mut key = j.known_object().map_err(text)?.map(escape);
             while let Some(k) = key {
                 let peek = j.peek().map_err(text)?;
-                let value = parse_value(j, peek, dialect, depth + 1)?;
+                let value = parse_value(j, peek, rules, depth + 1)?;
                 map.push((k, value));
                 key = j.next_key().map_err(text)?.map(escape);
             }
@@ -288,7 +315,7 @@ fn parse_value(j: &mut Jiter<'_>, peek: Peek, dialect: Dialect, depth: usize) ->
             if let Some(pair) = map.windows(2).find(|pair| pair[0].0 == pair[1].0) {
                 return Err(format!("key given twice: {:?}", pair[0].0));
             }
-            if dialect == Dialect::Canonical && map.len() == 1 && map[0].0.starts_with('$') {
+            if rules.escaped && map.len() == 1 && map[0].0.starts_with('$') {
                 return reserved(map);
             }
             Ok(Value::Map(map))
@@ -302,13 +329,29 @@ fn parse_value(j: &mut Jiter<'_>, peek: Peek, dialect: Dialect, depth: usize) ->
 }
 
 fn reserved(mut map: Map) -> std::result::Result<Value, String> {
-    let taken = match (map[0].0.as_str(), &map[0].1) {
-        ("$f64", Value::Text(hex)) => u64::from_str_radix(hex, 16).ok().map(|bits| Value::Float(f64::from_bits(bits))),
-        ("$number", Value::Text(text)) => Some(Value::Number(text.clone())),
+    let taken = match (map[0].0.as_str(), &mut map[0].1) {
+        ("$f64", Value::Text(hex)) => float_of_bits(hex),
+        ("$number", Value::Text(text)) => number_of_text(std::mem::take(text)),
         ("$bytes", Value::Text(text)) => STANDARD.decode(text).ok().map(Value::Bytes),
         _ => return Ok(Value::Map(map)),
     };
     taken.ok_or_else(|| format!("bad reserved value of {}", map.remove(0).0))
+}
+
+/// A double that JSON has no number for; the others have their digits, and one spelling is enough.
+fn float_of_bits(hex: &str) -> Option<Value> {
+    let digits = hex.len() == 16 && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    let float = f64::from_bits(u64::from_str_radix(hex, 16).ok().filter(|_| digits)?);
+    (!float.is_finite()).then_some(Value::Float(float))
+}
+
+/// A JSON number that only its text holds exactly.
+fn number_of_text(text: String) -> Option<Value> {
+    let mut j = Jiter::new(text.as_bytes());
+    let peek = j.peek().ok().filter(|peek| peek.is_num())?;
+    let whole = j.known_number_bytes(peek).ok()?.len() == text.len();
+    let kept = whole && matches!(number(&text), Ok(Value::Number(_)));
+    kept.then_some(Value::Number(text))
 }
 
 /// Sorts a JSON number into integer, double or text: the first that holds exactly the decimal that was written.
@@ -328,7 +371,9 @@ fn number(text: &str) -> std::result::Result<Value, String> {
     if !float.is_finite() {
         return Ok(Value::Number(text.to_owned()));
     }
-    let exact = decimal(text) == decimal(ryu::Buffer::new().format_finite(float));
+    let mut buffer = ryu::Buffer::new();
+    let shortest = buffer.format_finite(float);
+    let exact = shortest == text || decimal(text) == decimal(shortest);
     Ok(if exact { Value::Float(float) } else { Value::Number(text.to_owned()) })
 }
 
@@ -356,7 +401,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn canonical(json: &str) -> String {
-        Value::from_json(json.as_bytes()).unwrap().to_canonical()
+        Value::from_document(json.as_bytes(), false, FOREIGN_DEPTH).unwrap().to_canonical()
     }
 
     #[test]
@@ -384,7 +429,39 @@ mod tests {
     #[test]
     fn what_arrow_or_json_cannot_say_is_refused() {
         for bad in [r#""\ud800""#, r#"{"a":1,"a":2}"#, "[1", "1 2", "NaN", &"[".repeat(1000)] {
-            assert!(Value::from_json(bad.as_bytes()).is_err(), "{bad}");
+            assert!(Value::from_document(bad.as_bytes(), false, FOREIGN_DEPTH).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn reserved_objects_have_one_spelling() {
+        for bad in [
+            r#"{"$f64":"3ff8000000000000"}"#,
+            r#"{"$f64":"7FF8000000000001"}"#,
+            r#"{"$f64":"+7ff800000000001"}"#,
+            r#"{"$f64":"1"}"#,
+            r#"{"$number":"5"}"#,
+            r#"{"$number":"1.5"}"#,
+            r#"{"$number":" 1e400"}"#,
+            r#"{"$number":"1e400 "}"#,
+            r#"{"$number":"01e400"}"#,
+            r#"{"$number":"1e400,\"x\":2"}"#,
+            r#"{"$number":"Infinity"}"#,
+            r#"{"$bytes":"AB=="}"#,
+        ] {
+            assert!(Value::from_canonical(bad).is_err(), "{bad}");
+        }
+        for good in [r#"{"$f64":"7ff8000000000001"}"#, r#"{"$number":"1e400"}"#, r#"{"$bytes":"AA=="}"#] {
+            assert_eq!(good, Value::from_canonical(good).unwrap().to_canonical());
+        }
+    }
+
+    #[test]
+    fn the_depth_of_a_value_is_that_of_its_text() {
+        for text in ["1", "[]", "[[]]", r#"{"a":[1]}"#, r#"[{"$number":"1e400"}]"#, r#"{"$f64":"7ff8000000000001"}"#] {
+            let depth = Value::from_canonical(text).unwrap().depth(true);
+            assert!(Value::from_document(text.as_bytes(), true, depth).is_ok(), "{text}");
+            assert!(depth == 0 || Value::from_document(text.as_bytes(), true, depth - 1).is_err(), "{text}");
         }
     }
 

@@ -21,7 +21,12 @@ from memferry.errors import RefusedError
 from memferry.model import Quarantined, Range, VectorSpec
 from memferry.profiles import load_mapper
 
-__all__ = ["JsonlTarget"]
+__all__ = ["JsonlTarget", "ledger_folder"]
+
+
+def ledger_folder(path: Path) -> Path:
+    """Where the ledger and the parts of `path` lie."""
+    return path.with_name(path.name + ".memferry")
 
 
 class JsonlTarget:
@@ -48,7 +53,7 @@ class JsonlTarget:
             )
         self._path = path
         self._accepted = list(accepted)
-        self._folder = scratch or path.with_name(path.name + ".memferry")
+        self._folder = scratch or ledger_folder(path)
         if not path.parent.is_dir():
             raise RefusedError("store-missing", f"no folder: {path.parent}")
         self._folder.mkdir(exist_ok=True)
