@@ -24,6 +24,8 @@ LEASE_SECS: Final = 60.0
 """How long a run on another host is believed to be alive after its last sign."""
 
 _SCAN: Final = 500
+_OF_A_RUN: Final = ("range/", "quarantine/", "conflict/", "joined", "rest", "report")
+"""What a new run forgets."""
 
 
 @dataclass
@@ -97,7 +99,7 @@ class Ledger:
 
     def start_run(self, plan: str, **fields: Any) -> None:
         """Begins a run: forgets the ranges of the one before, keeps saved originals."""
-        for prefix in ("range/", "quarantine/", "conflict/", "joined", "rest"):
+        for prefix in _OF_A_RUN:
             self._documents.delete(self.migration, prefix)
         self._documents.put(self.migration, "plan", plan)
         number = (self.run() or {"number": 0})["number"] + 1
@@ -107,9 +109,28 @@ class Ledger:
         """The plan the run is bound to."""
         return self._documents.get(self.migration, "plan")
 
+    def save_report(self, report: str) -> None:
+        """Keeps the final object of a run."""
+        self._documents.put(self.migration, "report", report)
+
+    def report(self) -> str | None:
+        """The final object of the last run that came to its end."""
+        return self._documents.get(self.migration, "report")
+
     def forget(self) -> None:
         """Drops everything of this migration but the run document."""
-        for prefix in ("range/", "quarantine/", "conflict/", "saved/", "plan", "previous", "joined", "rest", "created"):
+        for prefix in (
+            "range/",
+            "quarantine/",
+            "conflict/",
+            "saved/",
+            "plan",
+            "previous",
+            "joined",
+            "rest",
+            "created",
+            "report",
+        ):
             self._documents.delete(self.migration, prefix)
 
     # --- ranges

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 import time
 from collections.abc import Iterator
@@ -153,12 +154,13 @@ def migrate(
         retrying(lambda: ledger.acquire(target))
         try:
             result = _run(source, target, ledger, options, fresh_plan, progress, stop)
+            result.elapsed_secs = time.monotonic() - started
+            retrying(lambda: ledger.save_report(json.dumps(result.to_json())))
         finally:
             ledger.release()
     finally:
         target.close()
         source.close()
-    result.elapsed_secs = time.monotonic() - started
     return result
 
 

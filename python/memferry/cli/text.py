@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from memferry.migrate import Result
 from memferry.model import KINDS
 from memferry.plan import Plan
 from memferry.urls import StoreUrl
 
-__all__ = ["plan_text", "result_text"]
+__all__ = ["plan_text", "report_text", "result_text"]
 
 _COLUMNS = {"read": 12, "written": 12, "unchanged": 12, "conflicts": 10, "quarantined": 12, "deleted": 8}
 """Shown columns and their widths; the table fits 80 columns."""
@@ -60,6 +62,17 @@ def result_text(result: Result, target: StoreUrl) -> str:
         lines.append(f"see `memferry quarantine list {target.text}`")
     if result.exit_code == 0:
         lines.append(f"next: open `{target.text}` in the application instead; `memferry rollback` until then")
+    return "\n".join(lines)
+
+
+def report_text(result: dict[str, Any]) -> str:
+    """The stored final object for people."""
+    lines = [f"migration {result['migration']}: {result['outcome']}, {result['elapsed_secs']} s"]
+    for kind, counts in result["kinds"].items():
+        booked = ", ".join(f"{name} {value:,}" for name, value in counts.items() if value)
+        lines.append(f"  {kind:<12} {booked or 'none'}")
+    lines.append("  " + ", ".join(f"{name} {value:,}" for name, value in (result["verify"] or {}).items()))
+    lines += [f"  {f['what']} {f['kind']} {f['id']}" for f in result["findings"][:_SHOWN]]
     return "\n".join(lines)
 
 

@@ -39,8 +39,30 @@ fn put_vector(out: &mut Vec<u8>, v: &VectorRef<'_>) {
     out.extend_from_slice(&v.dim.to_le_bytes());
     out.push(v.normalized.map_or(2, u8::from));
     out.push(v.kind as u8);
-    put_option(out, v.indices);
-    put_bytes(out, v.data);
+    match v.indices {
+        Some(indices) => put_pairs(out, indices, v.data),
+        None => {
+            out.push(0);
+            put_bytes(out, v.data);
+        }
+    }
+}
+
+/// Indices and numbers of a sparse vector, which is a set of pairs: stores give them back in an order of their own.
+fn put_pairs(out: &mut Vec<u8>, indices: &[u8], data: &[u8]) {
+    let index = |b: &[u8]| u32::from_le_bytes([b[0], b[1], b[2], b[3]]);
+    let mut pairs: Vec<_> = indices.chunks_exact(4).map(index).zip(data.chunks_exact(4)).collect();
+    if pairs.len() * 4 != indices.len() || indices.len() != data.len() || pairs.is_sorted_by_key(|(i, _)| *i) {
+        put_option(out, Some(indices));
+        put_bytes(out, data);
+        return;
+    }
+    pairs.sort_by_key(|(i, _)| *i);
+    out.push(1);
+    out.extend_from_slice(&(indices.len() as u64).to_le_bytes());
+    out.extend(pairs.iter().flat_map(|(i, _)| i.to_le_bytes()));
+    out.extend_from_slice(&(data.len() as u64).to_le_bytes());
+    out.extend(pairs.iter().flat_map(|(_, number)| *number));
 }
 
 /// Appends the canonical encoding of `r`. Fields that are null are left out, so a field added later changes no digest.

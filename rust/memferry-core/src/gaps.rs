@@ -2,7 +2,7 @@
 
 use crate::profile::{KindMap, Target, VectorsPlace, join_id};
 use crate::record::{CONTENT, Kind, OWNER, RecordRef, SCORE_FIELDS, TEXT_FIELDS, TIME_FIELDS, VectorKind};
-use crate::value::Value;
+use crate::value::{Value, get};
 
 /// Note within `extra`: where an exploded item stood in its list.
 pub const POSITION: &str = "$position";
@@ -140,15 +140,14 @@ pub fn nested_gaps(r: &RecordRef<'_>) -> GapSet {
     for vector in &r.vectors {
         gaps.add(VECTORS + vector.kind as usize);
     }
-    let extra = match Value::from_canonical(r.extra) {
-        Ok(Value::Map(map)) => map,
-        _ => Vec::new(),
+    let (position, others) = match Value::from_canonical(r.extra) {
+        Ok(Value::Map(map)) => match get(&map, POSITION) {
+            Some(Value::Int(position)) => (Some(*position), map.len() > 1),
+            _ => (None, !map.is_empty()),
+        },
+        _ => (None, true),
     };
-    let position = match crate::value::get(&extra, POSITION) {
-        Some(Value::Int(position)) => Some(*position),
-        _ => None,
-    };
-    if r.extra != "{}" && extra.len() != usize::from(position.is_some()) {
+    if others {
         gaps.add(EXTRA);
     }
     let id = r.texts[OWNER].zip(position).map(|(owner, position)| format!("{owner}#{position}"));

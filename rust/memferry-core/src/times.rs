@@ -89,11 +89,8 @@ impl Scan<'_> {
 
     /// The next pair of a row that has colons between its pairs or none: the row may end here.
     fn next_pair(&mut self, colons: bool, most: i8) -> Option<Option<i8>> {
-        let goes_on = if colons {
-            self.one_of(":").is_some()
-        } else {
-            self.rest.starts_with(|c: char| c.is_ascii_digit())
-        };
+        let goes_on =
+            if colons { self.one_of(":").is_some() } else { self.rest.starts_with(|c: char| c.is_ascii_digit()) };
         if goes_on { self.pair(most).map(Some) } else { Some(None) }
     }
 

@@ -1,0 +1,109 @@
+"""What the verbs share: the application, options, credentials, signals, errors."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+
+from memferry import backends
+from memferry.cli.console import fail, say
+from memferry.errors import MemferryError, RefusedError
+from memferry.plan import Options, Stop
+from memferry.urls import Secrets, StoreUrl, parse_url
+
+_SAME_SIGNAL_SECS: Final = 1.0
+"""A supervisor may send one signal twice, to the process and to its group."""
+
+app = typer.Typer(
+    name="memferry",
+    help="Moves an agent's memory from any backend to any other and proves that nothing was lost.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+quarantine_app = typer.Typer(help="What could not be moved, whole.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(quarantine_app, name="quarantine")
+
+Source = Annotated[str, typer.Argument(metavar="SRC", help="store URL, as in agents.db or jsonl:memory.jsonl")]
+Target = Annotated[str, typer.Argument(metavar="DST", help="store URL")]
+Store = Annotated[str, typer.Argument(metavar="STORE", help="store URL")]
+Migration = Annotated[str | None, typer.Option(help="id, where the target knows several")]
+Json = Annotated[bool, typer.Option("--json", help="one final object on stdout")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="no progress")]
+Accept = Annotated[list[str] | None, typer.Option("--accept", help="drop what this gap names; repeatable")]
+OnExisting = Annotated[str, typer.Option(help="records of others with the same id: refuse, keep or overwrite")]
+OnConflict = Annotated[str, typer.Option(help="records changed in the target since we wrote them: keep or source")]
+SourceKeyEnv = Annotated[str, typer.Option(help="variable that holds the API key of SRC")]
+TargetKeyEnv = Annotated[str, typer.Option(help="variable that holds the API key of DST")]
+SourcePasswordEnv = Annotated[str, typer.Option(help="variable that holds the password of SRC")]
+TargetPasswordEnv = Annotated[str, typer.Option(help="variable that holds the password of DST")]
+Parallelism = Annotated[int, typer.Option(min=1, max=64, help="ranges at a time")]
+
+
+def guard(work: Callable[[], int], *, as_json: bool) -> None:
+    """Runs a verb, tells its error once and exits."""
+    try:
+        code = work()
+    except MemferryError as error:
+        code = fail(error, as_json=as_json)
+    raise typer.Exit(code)
+
+
+def stop_on_signals() -> Stop:
+    """Makes SIGINT and SIGTERM end the run between two pages."""
+    stop = Stop()
+    asked = 0.0
+
+    def ask(number: int, _: object) -> None:
+        nonlocal asked
+        if not stop.is_set():
+            asked = time.monotonic()
+            say(f"{signal.Signals(number).name}: finishing the page at hand; again to end at once")
+            stop.set()
+        elif time.monotonic() - asked > _SAME_SIGNAL_SECS:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+    signal.signal(signal.SIGINT, ask)
+    signal.signal(signal.SIGTERM, ask)
+    return stop
+
+
+def store_url(side: str, text: str, key_env: str | None = None, password_env: str | None = None) -> StoreUrl:
+    """Reads a URL and fetches its credentials from the environment."""
+    prefix = f"MEMFERRY_{side}_"
+    ca_file = os.environ.get(f"{prefix}CA_FILE")
+    secrets = Secrets(
+        api_key=os.environ.get(key_env or f"{prefix}API_KEY"),
+        password=os.environ.get(password_env or f"{prefix}PASSWORD"),
+        ca_file=Path(ca_file) if ca_file else None,
+    )
+    return replace(parse_url(text), secrets=secrets)
+
+
+def _choice(name: str, value: str, allowed: tuple[str, ...]) -> str:
+    if value not in allowed:
+        raise RefusedError("invalid", f"--{name}: got `{value}`, allowed: {', '.join(allowed)}")
+    return value
+
+
+def options(**chosen: Any) -> Options:
+    """Checks what the user chose."""
+    accept = tuple(sorted(set(chosen.pop("accept", None) or ())))
+    known = backends.gap_names()
+    for gap in accept:
+        if gap not in known:
+            raise RefusedError("invalid", f"--accept: unknown gap `{gap}`, allowed: {', '.join(known)}")
+    if "on_existing" in chosen:
+        _choice("on-existing", chosen["on_existing"], ("refuse", "keep", "overwrite"))
+    if "on_conflict" in chosen:
+        _choice("on-conflict", chosen["on_conflict"], ("keep", "source"))
+    return Options(accept=accept, **chosen)

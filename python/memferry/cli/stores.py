@@ -1,0 +1,211 @@
+"""Verbs with one store: status, report, rollback, quarantine, inspect, backends."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated
+
+import typer
+
+from memferry import backends
+from memferry.cli.common import (
+    Json,
+    Migration,
+    Store,
+    app,
+    guard,
+    quarantine_app,
+    stop_on_signals,
+    store_url,
+)
+from memferry.cli.console import print_json, show
+from memferry.cli.text import report_text
+from memferry.errors import RefusedError
+from memferry.ledger import Ledger
+from memferry.rollback import rollback as roll_back
+from memferry.urls import StoreUrl
+
+
+def _ledger(target: backends.Target, migration: str | None, url: StoreUrl) -> Ledger:
+    known = target.documents.migrations()
+    if migration is None and len(known) == 1:
+        return Ledger(target.documents, known[0])
+    if migration in known:
+        return Ledger(target.documents, str(migration))
+    if not known:
+        raise RefusedError("no-migration", f"{url.text} knows no migration")
+    raise RefusedError("no-migration", f"name one with --migration: {', '.join(known)}")
+
+
+def _open_existing(text: str) -> tuple[StoreUrl, backends.Target]:
+    url = store_url("TARGET", text)
+    if not backends.has_ledger(url):
+        raise RefusedError("no-migration", f"{url.text} knows no migration")
+    return url, backends.open_target(url)
+
+
+@app.command()
+def status(store: Store, *, migration: Migration = None, as_json: Json = False) -> None:
+    """Says how far the migrations into a store are.
+
+    Example: memferry status copy.db
+    """
+
+    def work() -> int:
+        _, target = _open_existing(store)
+        rows = []
+        for known in target.documents.migrations():
+            if migration not in {None, known}:
+                continue
+            ledger = Ledger(target.documents, known)
+            run_document = ledger.run() or {}
+            rows.append(
+                {
+                    "migration": known,
+                    "state": run_document.get("state", "planned"),
+                    "outcome": run_document.get("outcome"),
+                    "source": run_document.get("source"),
+                    "ranges_done": ledger.ranges_done(),
+                    "kinds": ledger.books().to_json(),
+                }
+            )
+        if as_json:
+            print_json(rows)
+        for row in rows:
+            show(
+                f"{row['migration']}  {row['state']}  {row['outcome'] or ''}  {row['ranges_done']} ranges done",
+                as_json=as_json,
+            )
+        return 0
+
+    guard(work, as_json=as_json)
+
+
+@app.command()
+def report(store: Store, *, migration: Migration = None, as_json: Json = False) -> None:
+    """Shows what the last run of a migration came to.
+
+    Example: memferry report copy.db --json | jq .verify
+    """
+
+    def work() -> int:
+        url, target = _open_existing(store)
+        ledger = _ledger(target, migration, url)
+        text = ledger.report()
+        if text is None:
+            raise RefusedError("no-migration", f"migration {ledger.migration} has not come to its end yet")
+        result = json.loads(text)
+        if as_json:
+            print_json(result)
+        else:
+            show(report_text(result), as_json=False)
+        return 0
+
+    guard(work, as_json=as_json)
+
+
+@app.command("rollback")
+def rollback_command(store: Store, *, migration: Migration = None, as_json: Json = False) -> None:
+    """Takes out what a migration wrote and puts back what it wrote over.
+
+    Example: memferry rollback copy.db
+    """
+
+    def work() -> int:
+        url, target = _open_existing(store)
+        ledger = _ledger(target, migration, url)
+        done = roll_back(target, ledger, stop=stop_on_signals())
+        target.close()
+        show(
+            f"rolled back {ledger.migration}: {done.deleted} deleted, {done.restored} restored, {len(done.kept)} kept",
+            as_json=as_json,
+        )
+        for kind, identity in done.kept[:20]:
+            show(f"  changed since, left as it is: {kind} {identity}", as_json=as_json)
+        if as_json:
+            counts = {"deleted": done.deleted, "restored": done.restored, "kept": done.kept}
+            print_json({"migration": ledger.migration, "outcome": "rolled_back", **counts})
+        return 1 if done.kept else 0
+
+    guard(work, as_json=as_json)
+
+
+@quarantine_app.command("list")
+def quarantine_list(store: Store, *, migration: Migration = None, as_json: Json = False) -> None:
+    """Lists what could not be moved.
+
+    Example: memferry quarantine list copy.db
+    """
+
+    def work() -> int:
+        url, target = _open_existing(store)
+        ledger = _ledger(target, migration, url)
+        for number, row in ledger.quarantined():
+            if as_json:
+                shown = {"kind": row.kind, "id": row.id, "reason": row.reason, "message": row.message}
+                print_json({"number": number, "key": row.key, **shown})
+            else:
+                show(f"{number}  {row.kind or '?'} {row.id or row.key}  {row.reason}: {row.message}", as_json=as_json)
+        return 0
+
+    guard(work, as_json=as_json)
+
+
+@quarantine_app.command("show")
+def quarantine_show(
+    store: Store,
+    number: Annotated[str, typer.Argument(help="number from `quarantine list`")],
+    *,
+    migration: Migration = None,
+) -> None:
+    """Writes the raw bytes of a quarantined row to stdout.
+
+    Example: memferry quarantine show copy.db 000000/000003/000000
+    """
+
+    def work() -> int:
+        url, target = _open_existing(store)
+        for known, row in _ledger(target, migration, url).quarantined():
+            if known == number:
+                sys.stdout.buffer.write(row.raw + b"\n")
+                return 0
+        raise RefusedError("invalid", f"no quarantined row {number}")
+
+    guard(work, as_json=False)
+
+
+@app.command()
+def inspect(store: Store, *, as_json: Json = False) -> None:
+    """Says what is in a store, reading no more than counts.
+
+    Example: memferry inspect agents.db
+    """
+
+    def work() -> int:
+        source = backends.open_source(store_url("SOURCE", store))
+        streams = [{"stream": s.name, "rows": s.rows, "bytes": s.size_bytes} for s in source.streams()]
+        if as_json:
+            about = {"backend": source.backend, "profile": source.profile, "identity": source.identity}
+            print_json({**about, "streams": streams})
+        else:
+            show(f"{source.backend}, profile {source.profile}, {source.identity}", as_json=as_json)
+            for row in streams:
+                rows = "not counted" if row["rows"] is None else f"{row['rows']:,}"
+                show(f"  {row['stream']:<12} {rows:>12}", as_json=as_json)
+        return 0
+
+    guard(work, as_json=as_json)
+
+
+@app.command("backends")
+def backends_command(*, as_json: Json = False) -> None:
+    """Lists the backends and their profiles.
+
+    Example: memferry backends --json
+    """
+    if as_json:
+        print_json(backends.BACKENDS)
+    else:
+        for name, what in backends.BACKENDS.items():
+            show(f"{name:<10} {what}", as_json=as_json)

@@ -1,0 +1,207 @@
+//! The mapper: runs a profile table over batches, raw to canonical and back.
+
+mod decode;
+mod encode;
+mod vectors;
+
+use arrow_array::RecordBatch;
+use hashbrown::HashMap;
+use uuid::Uuid;
+
+pub use encode::whole;
+
+use crate::error::Result;
+use crate::gaps::{Carries, GapSet, kind_gap, nested_gaps};
+use crate::profile::Profile;
+use crate::raw::{Quarantined, RawBuilder, RawView};
+use crate::record::{Kind, RecordBuilder, RecordRef, RecordView};
+use crate::value::{FOREIGN_DEPTH, Map, NATIVE_DEPTH, Value, insert, remove};
+
+/// Members of a document that stand beside its `extra`, within `extra`.
+const TOP: &str = "$top";
+
+/// Why a row or a record cannot be moved: reason and message of its quarantine entry.
+type Refusal = (&'static str, String);
+type Outcome<T> = std::result::Result<T, Refusal>;
+
+/// What came of decoding a page.
+pub struct Decoded {
+    /// Canonical batch.
+    pub records: RecordBatch,
+    /// Rows that could not be decoded.
+    pub quarantined: Vec<Quarantined>,
+    /// Records made out of lists inside others; not counted as read.
+    pub exploded: u64,
+}
+
+/// What came of encoding a page.
+pub struct Encoded {
+    /// Raw batch.
+    pub raw: RecordBatch,
+    /// Row of the canonical batch behind each row of `raw`.
+    pub rows: Vec<usize>,
+    /// Records the target cannot hold.
+    pub quarantined: Vec<Quarantined>,
+    /// Observations that went into the list of their owner.
+    pub nested: u64,
+}
+
+/// Runs one profile over the bodies of one backend.
+pub struct Mapper {
+    profile: Profile,
+    escaped: bool,
+    /// Deepest nesting of a body.
+    depth: usize,
+    carries: [Option<Carries>; 4],
+}
+
+impl Mapper {
+    /// A mapper for `profile`. `escaped`: bodies are canonical text, as every backend but plain JSON files makes them.
+    pub fn new(profile: Profile, escaped: bool) -> Self {
+        let carries = Kind::ALL.map(|kind| profile.of(kind).map(|map| Carries::new(map, profile.native)));
+        let depth = if profile.native { NATIVE_DEPTH } else { FOREIGN_DEPTH };
+        Self { profile, escaped, depth, carries }
+    }
+
+    /// The profile it runs.
+    pub const fn profile(&self) -> &Profile {
+        &self.profile
+    }
+
+    /// The gaps of one record against this profile.
+    pub fn gaps(&self, r: &RecordRef<'_>) -> GapSet {
+        match &self.carries[r.kind as usize] {
+            Some(carries) => carries.gaps(r),
+            None if self.nests(r.kind) => nested_gaps(r),
+            None => kind_gap(r.kind),
+        }
+    }
+
+    /// Whether records of `kind` live in a list inside their owner.
+    pub fn nests(&self, kind: Kind) -> bool {
+        kind == Kind::Observation && self.profile.kinds.iter().any(|map| map.explode.is_some())
+    }
+
+    /// Reads a raw batch.
+    pub fn decode(&self, raw: &RecordBatch) -> Result<Decoded> {
+        let view = RawView::new(raw)?;
+        let mut records = RecordBuilder::default();
+        let mut quarantined = Vec::new();
+        let mut exploded = 0;
+        for row in 0..view.len() {
+            let (key, body) = (view.key(row), view.body(row));
+            match self.decode_row(key, body, &view.vectors(row), &mut records) {
+                Ok(n) => exploded += n,
+                Err((kind, reason, message)) => quarantined.push(Quarantined {
+                    key: key.to_owned(),
+                    kind,
+                    id: None,
+                    reason,
+                    message,
+                    raw: body.to_vec(),
+                }),
+            }
+        }
+        Ok(Decoded { records: records.finish()?, quarantined, exploded })
+    }
+
+    /// Writes a canonical batch.
+    ///
+    /// `namespace`: the store takes only UUIDs and u64 as keys; other ids become UUIDv5 under it. `accepted`: gaps that
+    /// may be dropped; a record with any other gap is quarantined. `nested`: observations by owner for profiles that
+    /// keep them inside. `marker`: migration to mark the records with.
+    pub fn encode(
+        &self,
+        records: &RecordBatch,
+        namespace: Option<Uuid>,
+        accepted: GapSet,
+        nested: &HashMap<String, Vec<String>>,
+        marker: Option<&str>,
+    ) -> Result<Encoded> {
+        let view = RecordView::new(records)?;
+        let mut raw = RawBuilder::default();
+        let (mut rows, mut quarantined, mut nested_count) = (Vec::new(), Vec::new(), 0);
+        let mut scratch = Vec::new();
+        let mut body = String::new();
+        for (row, record) in view.iter().enumerate() {
+            let gaps = self.gaps(&record).minus(accepted);
+            if !gaps.is_empty() {
+                let names = gaps.names().collect::<Vec<_>>().join(", ");
+                quarantined.push(whole(&record, "gap", format!("the target cannot hold: {names}")));
+                continue;
+            }
+            let Some(map) = self.profile.of(record.kind) else { continue };
+            let key = store_key(&record, namespace);
+            let items = map.explode.as_ref().and_then(|_| nested.get(record.id)).map_or(&[][..], Vec::as_slice);
+            let mark = marker.map(|migration| (migration, crate::digest::digest(&record, &mut scratch)));
+            body.clear();
+            let written =
+                encode::body(map, &record, &key, items, mark).and_then(|map| self.write(Value::Map(map), &mut body));
+            match written {
+                Ok(()) => {
+                    raw.push(&key, body.as_bytes(), &vectors::stored(&map.vectors, record.vectors));
+                    rows.push(row);
+                    nested_count += items.len() as u64;
+                }
+                Err((reason, message)) => quarantined.push(whole(&record, reason, message)),
+            }
+        }
+        Ok(Encoded { raw: raw.finish()?, rows, quarantined, nested: nested_count })
+    }
+
+    fn write(&self, value: Value, body: &mut String) -> Outcome<()> {
+        if value.depth(self.escaped) > self.depth {
+            return Err(("too-deep", format!("nested deeper than {}, which nobody would read", self.depth)));
+        }
+        if self.escaped {
+            value.write_canonical(body);
+            return Ok(());
+        }
+        value.write_json(body).map_err(|e| ("no-json", e.message))
+    }
+}
+
+/// The key under which a store files a record: its id, or a UUIDv5 where the store takes only UUIDs and u64.
+pub fn store_key(record: &RecordRef<'_>, namespace: Option<Uuid>) -> String {
+    let Some(namespace) = namespace else { return record.id.to_owned() };
+    let uuid = Uuid::try_parse(record.id).is_ok_and(|u| u.hyphenated().to_string() == record.id);
+    // Only memories keep numbers: the tables of other kinds count from 1 too.
+    let number = record.kind == Kind::Memory && record.id.parse::<u64>().is_ok_and(|n| n.to_string() == record.id);
+    if uuid || number {
+        return record.id.to_owned();
+    }
+    let name = format!("{}:{}", record.kind.as_str(), record.id);
+    Uuid::new_v5(&namespace, name.as_bytes()).hyphenated().to_string()
+}
+
+/// Takes the value at a path out of `map`; objects that become empty by it go too.
+fn take(map: &mut Map, keys: &[String]) -> Option<Value> {
+    let (first, rest) = keys.split_first()?;
+    if rest.is_empty() {
+        return remove(map, first);
+    }
+    let i = map.binary_search_by(|(k, _)| k.cmp(first)).ok()?;
+    let Value::Map(inner) = &mut map[i].1 else { return None };
+    let value = take(inner, rest)?;
+    if inner.is_empty() {
+        map.remove(i);
+    }
+    Some(value)
+}
+
+/// Puts a value at a path; a refusal when something else is there.
+fn put(map: &mut Map, keys: &[String], value: Value) -> Outcome<()> {
+    let clash = || ("field-clash", format!("an unmapped field and a mapped one both want {:?}", keys.join(".")));
+    let Some((first, rest)) = keys.split_first() else { return Ok(()) };
+    if rest.is_empty() {
+        return if insert(map, first, value).is_some() { Err(clash()) } else { Ok(()) };
+    }
+    let i = map.binary_search_by(|(k, _)| k.cmp(first)).unwrap_or_else(|i| {
+        map.insert(i, (first.clone(), Value::Map(Map::new())));
+        i
+    });
+    match &mut map[i].1 {
+        Value::Map(inner) => put(inner, rest, value),
+        _ => Err(clash()),
+    }
+}
