@@ -1,4 +1,4 @@
-"""Benchmarks: ratios of two things done side by side in one run. `make bench`, or `python benchmarks/run.py 1000000`."""
+"""Benchmarks: ratios of two things done side by side in one run. `make bench`, or with a number of records."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def attach(path: Path, folder: Path) -> float:
     conn.execute("ATTACH ? AS source", (str(path),))
     with conn:
         for table in ("memory", "memory_vector"):
-            conn.execute(f"INSERT INTO {table} SELECT * FROM source.{table}")
+            conn.execute(f"INSERT INTO {table} SELECT * FROM source.{table}")  # noqa: S608 - two names of our own
     conn.close()
     return time.perf_counter() - began
 

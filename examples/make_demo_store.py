@@ -7,7 +7,7 @@ hand when the format of the store changes: `PYTHONPATH=tests .venv/bin/python ex
 from __future__ import annotations
 
 import base64
-import datetime
+import datetime as dt
 import itertools
 import json
 import random
@@ -36,7 +36,7 @@ EVENTS = [
     ("the alert on {a} in {r} is noisy below {n} requests a second and may be ignored then", "preference"),
 ]
 MEMORIES = 4_000
-START = datetime.datetime(2025, 3, 1, 8, tzinfo=datetime.UTC)
+START = dt.datetime(2025, 3, 1, 8, tzinfo=dt.UTC)
 
 
 def _vector(numbers: Any) -> list[dict[str, Any]]:
@@ -45,7 +45,7 @@ def _vector(numbers: Any) -> list[dict[str, Any]]:
 
 
 def _when(rng: random.Random) -> str:
-    moment = START + datetime.timedelta(minutes=rng.randrange(600_000), microseconds=rng.randrange(1_000_000))
+    moment = START + dt.timedelta(minutes=rng.randrange(600_000), microseconds=rng.randrange(1_000_000))
     return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 

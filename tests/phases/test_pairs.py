@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from memferry._native import Buckets
-from memferry.backends import open_source, open_target, has_ledger
+from memferry.backends import has_ledger, open_source, open_target
 from memferry.ledger import Ledger
 from memferry.migrate import Result, migrate
 from memferry.model import Limits
@@ -107,12 +107,12 @@ def test_there_and_back(left: str, right: str, url: Callable[[str, str], str], o
     first, second, third = url(left, "first"), url(right, "second"), url(left, "third")
     for source, target in itertools.pairwise([origin, first, second, third]):
         result = run(source, target)
-        assert ("proven", True) == (result.outcome, result.lossless)
+        assert (result.outcome, result.lossless) == ("proven", True)
         assert result.books.balanced()
-        assert 120 == result.books.total("written")
+        assert result.books.total("written") == 120
     assert total(origin) == total(third)
     again = run(first, second)
-    assert ("proven", 0, 120) == (again.outcome, again.books.total("written"), again.books.total("unchanged"))
+    assert (again.outcome, again.books.total("written"), again.books.total("unchanged")) == ("proven", 0, 120)
 
 
 def test_nasty_values_survive_every_file_store(tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_nasty_values_survive_every_file_store(tmp_path: Path) -> None:
     path.write_text("\n".join(documents()) + "\n", "utf-8")
     stores = [str(path), str(tmp_path / "a.db"), str(tmp_path / "b.jsonl.zst"), str(tmp_path / "c.db")]
     for source, target in itertools.pairwise(stores):
-        assert "proven" == run(source, target).outcome
+        assert run(source, target).outcome == "proven"
     assert total(stores[0]) == total(stores[-1])
 
 
@@ -141,11 +141,11 @@ def test_sync_writes_only_what_changed_and_deletes_when_asked(
     run(origin, target)
     change(Path(origin))
     result = run(origin, target)
-    assert (2, 118, 0) == tuple(result.books.total(c) for c in ("written", "unchanged", "deleted"))
-    assert "not_proven" == result.outcome  # The deleted record is still there, and ours.
-    assert [("extra", "memory", "m10")] == [(f.what, f.kind, f.id) for f in result.verification.findings]  # type: ignore[union-attr]
+    assert tuple(result.books.total(c) for c in ("written", "unchanged", "deleted")) == (2, 118, 0)
+    assert result.outcome == "not_proven"  # The deleted record is still there, and ours.
+    assert [(f.what, f.kind, f.id) for f in result.verification.findings] == [("extra", "memory", "m10")]  # type: ignore[union-attr]
     result = run(origin, target, delete=True)
-    assert ("proven", 1) == (result.outcome, result.books.total("deleted"))
+    assert (result.outcome, result.books.total("deleted")) == ("proven", 1)
 
 
 @pytest.mark.parametrize("store", STORES)
@@ -155,8 +155,8 @@ def test_rollback_of_a_first_run_leaves_nothing(store: str, url: Callable[[str, 
     opened = open_target(parse_url(target))
     rollback(opened, Ledger(opened.documents, migration))
     if has_ledger(parse_url(target)) and opened.source() is not None:
-        assert 0 == sum(s.rows or s.size_bytes for s in open_source(parse_url(target)).streams())
-    assert "proven" == run(origin, target).outcome
+        assert sum(s.rows or s.size_bytes for s in open_source(parse_url(target)).streams()) == 0
+    assert run(origin, target).outcome == "proven"
 
 
 @pytest.mark.parametrize("store", ["embedded", "qdrant"])
@@ -169,12 +169,12 @@ def test_what_others_changed_is_kept_and_what_was_there_comes_back(
     before = total(target)
     kept = run(origin, target, on_existing="keep") if store == "embedded" else None
     if kept is not None:
-        assert ("not_proven", 1) == (kept.outcome, kept.books.total("conflicts"))
+        assert (kept.outcome, kept.books.total("conflicts")) == ("not_proven", 1)
         result = run(origin, target, on_existing="overwrite")
-        assert "proven" == result.outcome
+        assert result.outcome == "proven"
         opened = open_target(parse_url(target))
         done = rollback(opened, Ledger(opened.documents, result.migration))
-        assert (119, 1, []) == (done.deleted, done.restored, done.kept)
+        assert (done.deleted, done.restored, done.kept) == (119, 1, [])
         assert before == total(target)
 
 
@@ -201,9 +201,9 @@ def test_killed_anywhere_the_same_command_finishes(
     killed = subprocess.run(command, env=_environment(f"{point}:{count}"), capture_output=True, check=False)
     assert killed.returncode in {0, -signal.SIGKILL}, killed.stderr.decode()
     finished = subprocess.run(command, env=_environment(""), capture_output=True, check=False, text=True)
-    assert "proven\n" == finished.stdout, finished.stderr
+    assert finished.stdout == "proven\n", finished.stderr
     copy = url("embedded", "check")
-    assert 120 == run(target, copy).books.total("written")
+    assert run(target, copy).books.total("written") == 120
     assert total(origin) == total(copy)
 
 
@@ -225,6 +225,7 @@ def test_qdrant_comes_back_in_mid_run(qdrant_prefix: str, tmp_path: Path, origin
     with QdrantServer(tmp_path / "storage") as server:
         target = f"qdrant://{server.host}:{server.port}/{qdrant_prefix}killed?distance=dot"
         server.faults.refuse(count=3)
-        assert "proven" == run(origin, target).outcome
+        assert run(origin, target).outcome == "proven"
         server.restart()
-        assert (120, "proven") == (lambda r: (r.books.total("unchanged"), r.outcome))(run(origin, target))
+        again = run(origin, target)
+        assert (again.books.total("unchanged"), again.outcome) == (120, "proven")

@@ -54,7 +54,7 @@ impl Mapper {
         &self,
         key: &str,
         body: &[u8],
-        stored: Vectors<'_>,
+        stored: &[VectorRef<'_>],
         out: &mut RecordBuilder,
     ) -> std::result::Result<u64, RowRefusal> {
         let value = Value::from_document(body, self.escaped, self.depth).map_err(|e| (None, "not-json", e.message))?;
@@ -69,7 +69,13 @@ impl Mapper {
     }
 }
 
-fn decode_claimed(map: &KindMap, key: &str, body: Map, stored: Vectors<'_>, out: &mut RecordBuilder) -> Outcome<u64> {
+fn decode_claimed(
+    map: &KindMap,
+    key: &str,
+    body: Map,
+    stored: &[VectorRef<'_>],
+    out: &mut RecordBuilder,
+) -> Outcome<u64> {
     let (mut owned, items) = decode_body(map, key, body)?;
     let extra = Value::Map(std::mem::take(&mut owned.extra)).to_canonical();
     let stored = vectors::named(&map.vectors, stored, &owned.notes);

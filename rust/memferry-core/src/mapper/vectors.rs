@@ -72,10 +72,11 @@ pub(super) fn stored<'a>(place: &VectorsPlace, mut vectors: Vectors<'a>) -> Vect
 }
 
 /// The reverse of [`stored`], with the notes about them.
-pub(super) fn named<'a>(place: &VectorsPlace, mut vectors: Vectors<'a>, notes: &'a [VectorNote]) -> Vectors<'a> {
+pub(super) fn named<'a>(place: &VectorsPlace, vectors: &[VectorRef<'a>], notes: &'a [VectorNote]) -> Vectors<'a> {
     if !Profile::stores_vectors(place) {
         return Vectors::new();
     }
+    let mut vectors: Vectors<'a> = vectors.iter().copied().collect();
     for vector in &mut vectors {
         if let Some(note) = notes.iter().find(|note| note.stored == vector.name) {
             vector.name = &note.name;
