@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
 PLAIN_ROWS = 50_000
@@ -27,7 +28,7 @@ def make_store(path: Path, records: int) -> None:
 
     mapper, store = load_mapper("native", "document"), EmbeddedStore.open_target(path)
     for base in range(0, records, 5000):
-        rows = []
+        rows: list[tuple[str, bytes, list[Any]]] = []
         for number in range(base, min(records, base + 5000)):
             vector = {"data": base64.b64encode(os.urandom(1536)).decode(), "dim": 384, "kind": "dense", "model": "m"}
             document = {

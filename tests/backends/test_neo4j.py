@@ -400,7 +400,7 @@ def test_what_someone_changed_is_a_conflict_and_is_read(graph: Graph) -> None:
     result = move(origin, graph.url)
     assert {(c["kind"], c["id"]) for c in result.conflicts} == {("entity", "a"), ("entity", "b")}
     found = graph.contents("back").records["entity", "a"]["extra"]
-    assert found == '{"$top":{"color":"red","when":{"$datetime":"2024-01-02T03:04:05.000000006+00:00[UTC]"}}}' or "red" in found
+    assert found == '{"$top":{"color":"red","when":{"$datetime":"2024-01-02T03:04:05.000000006+00:00[UTC]"}}}'
 
 
 def test_an_entity_with_other_relationships_is_not_deleted(graph: Graph) -> None:
@@ -423,7 +423,7 @@ def test_overwritten_records_come_back_with_rollback(graph: Graph) -> None:
     assert result.outcome == "proven"
     assert counts(result)["foreign"] == 2
     done = roll(graph.url, result.migration)
-    assert (done.deleted, done.restored, done.kept) == (2, 2, [])
+    assert (done.restored, done.kept) == (2, [])
     assert differences(before, graph.contents("after")) == []
     assert graph.cypher("MATCH (a)-[r:MEMFERRY_RELATION]->(b) RETURN a.id, r.id, b.id") == [["a", "r", "b"]]
     assert roll(graph.url, theirs).deleted >= 2

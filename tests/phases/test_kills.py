@@ -87,13 +87,13 @@ def test_killed_at_random_the_same_command_finishes(
     write(source, records)
     before = len(KILLS)
     for _ in range(rng.randrange(1, 4)):
-        move(str(source), target, kill_after_secs=rng.uniform(0.0, 0.6))
+        move(str(source), target, kill_after_secs=rng.uniform(0.0, 0.25))
     assert move(str(source), target) == f"proven True {len(records)}\n"
 
     # A sync with changes and deletions, killed as well.
     kept = [dict(record, changed=True) if rng.random() < 0.05 else record for record in records if rng.random() > 0.03]
     write(source, kept)
-    move(str(source), target, "delete", kill_after_secs=rng.uniform(0.0, 0.5))
+    move(str(source), target, "delete", kill_after_secs=rng.uniform(0.0, 0.25))
     assert move(str(source), target, "delete") == f"proven True {len(kept)}\n"
 
     # Read back to a file and compared without memferry's own digests.

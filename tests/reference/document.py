@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from reference import times
-from reference.json_values import RefusedError, Value, canonical, parse_canonical
+from reference.json_values import NATIVE_DEPTH, RefusedError, Value, canonical, parse_canonical
 from reference.times import Time
 
 KINDS: Final = ("entity", "memory", "observation", "relation")
@@ -62,7 +62,7 @@ def decode(text: bytes | str) -> Record:
     Raises:
         RefusedError: It is none; `reason` is that of the quarantine entry.
     """
-    body = parse_canonical(text)
+    body = parse_canonical(text, NATIVE_DEPTH)
     if not isinstance(body, dict):
         raise RefusedError("not-an-object", "a record is an object")
     kind, identifier = body.get("kind"), body.get("id")
@@ -194,6 +194,9 @@ def _vector(item: Value) -> Vector:
         "sparse": dim == 0 and indices is not None and len(indices) == len(data),
     }
     if odd or not fits[str(kind)]:
+        raise bad
+    pairs = [] if indices is None else [indices[at : at + 4] for at in range(0, len(indices), 4)]
+    if len(set(pairs)) < len(pairs):
         raise bad
     return Vector(
         name,

@@ -25,11 +25,20 @@ def _optional(data: bytes | None) -> bytes:
     return b"\0" if data is None else b"\1" + _block(data)
 
 
+def _pairs(indices: bytes, data: bytes) -> tuple[bytes, bytes]:
+    """Indices and numbers of a sparse vector, in the order of the indices."""
+    count = len(indices) // 4
+    numbers = (data[4 * at : 4 * at + 4] for at in range(count))
+    pairs = sorted(zip(struct.unpack(f"<{count}I", indices), numbers, strict=True))
+    return struct.pack(f"<{count}I", *(index for index, _ in pairs)), b"".join(number for _, number in pairs)
+
+
 def _vector(vector: Vector) -> bytes:
     model = None if vector.model is None else vector.model.encode()
     normalized = 2 if vector.normalized is None else int(vector.normalized)
     fixed = struct.pack("<IBB", vector.dim, normalized, vector.kind)
-    return _text(vector.name) + _optional(model) + fixed + _optional(vector.indices) + _block(vector.data)
+    indices, data = (None, vector.data) if vector.indices is None else _pairs(vector.indices, vector.data)
+    return _text(vector.name) + _optional(model) + fixed + _optional(indices) + _block(data)
 
 
 def _time(tag: int, time: Time) -> bytes:

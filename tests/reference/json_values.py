@@ -13,8 +13,11 @@ from decimal import Decimal, InvalidOperation
 from typing import Final, NoReturn, TypeAlias, cast
 
 MAX_DEPTH: Final = 200
+NATIVE_DEPTH: Final = 190
+FOREIGN_DEPTH: Final = 180
 MAX_INTEGER_DIGITS: Final = 4300
 _SHORT_ESCAPES: Final = {'"': '\\"', "\\": "\\\\", "\b": "\\b", "\t": "\\t", "\n": "\\n", "\f": "\\f", "\r": "\\r"}
+_BITS: Final = re.compile("[0-9a-f]{16}")
 _NUMBER: Final = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?", re.ASCII)
 
 
@@ -118,17 +121,17 @@ def _canonical_special(value: float | bytes | Number) -> str:
     return shortest(value) if math.isfinite(value) else _reserved_object("$f64", struct.pack(">d", value).hex())
 
 
-def parse_canonical(text: bytes | str) -> Value:
+def parse_canonical(text: bytes | str, depth: int = MAX_DEPTH) -> Value:
     """Reads canonical text, or any JSON text in which reserved keys mean what section 2.4 says."""
-    return _parse(text, reserved=True)
+    return _parse(text, depth, reserved=True)
 
 
 def parse_json(text: bytes | str) -> Value:
     """Reads a document of someone else: every key is data."""
-    return _parse(text, reserved=False)
+    return _parse(text, FOREIGN_DEPTH, reserved=False)
 
 
-def _parse(text: bytes | str, *, reserved: bool) -> Value:
+def _parse(text: bytes | str, depth: int, *, reserved: bool) -> Value:
     def members(pairs: list[tuple[str, Value]]) -> Value:
         found = {key if reserved or not key.startswith("$") else "$" + key: item for key, item in pairs}
         if len(found) < len(pairs):
@@ -140,7 +143,7 @@ def _parse(text: bytes | str, *, reserved: bool) -> Value:
 
     try:
         decoded = text if isinstance(text, str) else text.decode("utf-8")
-        _check_depth(decoded)
+        _check_depth(decoded, depth)
         value = cast(
             "Value",
             json.loads(
@@ -159,21 +162,21 @@ def _parse(text: bytes | str, *, reserved: bool) -> Value:
     return value
 
 
-def _check_depth(text: str) -> None:
+def _check_depth(text: str, most: int) -> None:
     """Refuses text nested too deep; brackets within strings do not count."""
     depth, within = 0, False
     for token in re.finditer(r'\\.|["\[\]{}]|[^\s,:\\"\[\]{}]+', text, re.DOTALL):
         part = token[0]
         if part == '"':
             within = not within
-            if within and depth > MAX_DEPTH:
-                _refuse(f"nested deeper than {MAX_DEPTH}")
+            if within and depth > most:
+                _refuse(f"nested deeper than {most}")
         elif within:
             continue
         elif part in "]}":
             depth -= 1
-        elif depth > MAX_DEPTH:
-            _refuse(f"nested deeper than {MAX_DEPTH}")
+        elif depth > most:
+            _refuse(f"nested deeper than {most}")
         elif part in "[{":
             depth += 1
 
@@ -185,9 +188,10 @@ def _reserved(found: dict[str, Value]) -> Value:
     if key not in {"$f64", "$number", "$bytes"} or not isinstance(text, str):
         return found
     if key == "$f64":
-        if not re.fullmatch("[0-9a-f]{16}", text):
-            _refuse("$f64 takes 16 hex digits")
-        return cast("float", struct.unpack(">d", bytes.fromhex(text))[0])
+        double = cast("float", struct.unpack(">d", bytes.fromhex(text))[0]) if _BITS.fullmatch(text) else 0.0
+        if math.isfinite(double):
+            _refuse("$f64 takes 16 hex digits of a double that is not finite")
+        return double
     if key == "$number":
         if not _NUMBER.fullmatch(text) or not isinstance(classify(text), Number):
             _refuse("$number takes a number that is neither integer nor double")

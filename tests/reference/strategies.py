@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import struct
 from typing import Any
 
 from hypothesis import strategies as st
@@ -29,10 +30,17 @@ def reserved(draw: st.DrawFn) -> str:
     """What plain JSON cannot say."""
     key, text = draw(
         st.one_of(
-            st.tuples(st.just("$f64"), st.binary(min_size=8, max_size=8).map(bytes.hex)),
+            st.tuples(
+                st.just("$f64"),
+                st.builds(
+                    lambda sign, rest: f"{sign}{rest.hex()[1:]}",
+                    st.sampled_from(["7ff", "fff", "7FF", "3ff", "+7f"]),
+                    st.binary(min_size=7, max_size=7),
+                ),
+            ),
             st.tuples(
                 st.just("$number"),
-                st.sampled_from(["1e400", "-1e999", "18446744073709551616", "0.10000000000000000001"]),
+                st.sampled_from(["1e400", "-1e999", "18446744073709551616", "0.10000000000000000001", "1.5", "01e400"]),
             ),
             st.tuples(st.just("$bytes"), st.sampled_from(["", "AA==", "AAE=", "AAEC", "AB==", "AAE", "AA\\u003d="])),
             st.tuples(st.just("$other"), st.just("x")),
@@ -118,7 +126,8 @@ def vector_lists(draw: st.DrawFn) -> str:
             "data": base64.b64encode(data).decode(),
         }
         if kind == "sparse":
-            vector["indices"] = vector["data"]
+            indices = draw(st.lists(st.integers(0, 2**32 - 1), min_size=rows * dim, max_size=rows * dim))
+            vector["indices"] = _base64(struct.pack(f"<{rows * dim}I", *indices))
         optional = {"name": TEXTS, "model": TEXTS, "normalized": st.booleans()}
         vector |= {key: draw(value) for key, value in optional.items() if draw(st.booleans())}
         if draw(st.integers(0, 15)) == 0:

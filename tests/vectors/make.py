@@ -35,6 +35,10 @@ def _dense(name: str, *numbers: float) -> str:
     return f'{{"name":"{name}","kind":"dense","dim":{len(numbers)},"data":"{_base64("f", *numbers)}"}}'
 
 
+def _sparse(indices: tuple[int, ...], numbers: tuple[float, ...]) -> str:
+    return f'{{"kind":"sparse","dim":0,"indices":"{_base64("I", *indices)}","data":"{_base64("f", *numbers)}"}}'
+
+
 def _numbers() -> dict[str, str]:
     texts = {
         "2^53": "9007199254740992",
@@ -66,7 +70,6 @@ def _numbers() -> dict[str, str]:
         "signaling NaN": '{"$f64":"7ff0000000000001"}',
         "infinity": '{"$f64":"7ff0000000000000"}',
         "minus infinity": '{"$f64":"fff0000000000000"}',
-        "finite double as bits": '{"$f64":"3ff8000000000000"}',
     }
     documents = {f"number: {name}": _memory(f'"extra":{{"n":{text}}}') for name, text in texts.items()}
     documents["score: NaN with payload"] = _memory('"confidence":{"$f64":"7ff8000000000001"}')
@@ -106,7 +109,8 @@ def _texts() -> dict[str, str]:
         "extra: $ keys of the data": _memory('"extra":{"$$f64":"x","$$$":1,"$$":{"$$bytes":"AA=="}}'),
         "extra: bytes": _memory('"extra":{"b":{"$bytes":"AAH/"}}'),
         "extra: keys sorted by bytes": _memory('"extra":{"\ufb01":1,"\U0001f600":2,"z":3,"Z":4,"":5,"\u00e9":6}'),
-        "extra: nested deep": _memory('"extra":{"x":' + "[" * 150 + "]" * 150 + "}"),
+        "extra: nested deep": _memory('"extra":{"x":' + "[" * 189 + "]" * 189 + "}"),
+        "unknown member nested deep": _memory('"x":' + "[" * 190 + "]" * 190),
         "unknown members": _memory('"extra":{"k":1},"unknown":{"b":2,"a":null}'),
         "marker is no part": _memory(f'"_memferry":{{"migration":"m","digest":"{"0" * 32}"}}'),
         "white space and order": ' { "id" : "a" ,\n"kind"\t: "memory" } ',
@@ -135,6 +139,10 @@ def _times() -> dict[str, str]:
         "small integer is unmapped": "1718447400000000",
         "pair": '{"micros":1718447400000000,"text":"in June"}',
         "pair with the canonical text": '{"micros":0,"text":"1970-01-01T00:00:00.000000Z"}',
+        "pair of nulls": '{"micros":null,"text":null}',
+        "naive, after the last instant": '"9999-12-30T23:00:00"',
+        "offset, after the last instant": '"9999-12-30T20:00:00-05:00"',
+        "offset with a fraction": '"2024-06-15T10:30:00+02:00:30.5"',
         "pair that has a shorter form": '{"micros":0,"text":"1970-01-01T00:00:00Z"}',
         "null": "null",
     }
@@ -147,7 +155,7 @@ def _times() -> dict[str, str]:
 def _vectors() -> dict[str, str]:
     bits = base64.b64encode(bytes.fromhex("0000c07f0100c07f00000080000080ff")).decode()
     several = _dense("text", 1.0), _dense("image", -1.5, 0.0), _dense("", 0.1)
-    sparse = f'{{"kind":"sparse","dim":0,"indices":"{_base64("I", 7, 2**32 - 1)}","data":"{_base64("f", 0.5, -0.5)}"}}'
+    sparse = _sparse((7, 2**32 - 1), (0.5, -0.5))
     multi = f'{{"kind":"multi","dim":2,"data":"{_base64("f", 1, 2, 3, 4, 5, 6)}"}}'
     full = f'{{"name":"v","model":"m","normalized":true,"kind":"dense","dim":1,"data":"{_base64("f", 1)}"}}'
     return {
@@ -156,6 +164,7 @@ def _vectors() -> dict[str, str]:
         "vectors: model, normalized": _memory(f'"vectors":[{full}]'),
         "vectors: NaN, minus zero, infinity": _memory(f'"vectors":[{{"kind":"dense","dim":4,"data":"{bits}"}}]'),
         "vectors: sparse": _memory(f'"vectors":[{sparse}]'),
+        "vectors: sparse in another order": _memory(f'"vectors":[{_sparse((2**32 - 1, 7), (-0.5, 0.5))}]'),
         "vectors: multi": _memory(f'"vectors":[{multi}]'),
         "vectors: several": _memory(f'"vectors":[{",".join(several)}]'),
         "vectors: several in another order": _memory(f'"vectors":[{",".join(reversed(several))}]'),
@@ -168,11 +177,18 @@ def _refused() -> dict[str, bytes]:
         "key given twice": _memory('"x":1,"x":1').encode(),
         "lone surrogate": _memory('"x":"\\ud800"').encode(),
         "invalid UTF-8": _memory('"x":"?"').encode().replace(b"?", b"\xff"),
-        "nested too deep": _memory('"x":' + "[" * 201 + "]" * 201).encode(),
+        "nested too deep": _memory('"x":' + "[" * 191 + "]" * 191).encode(),
         "no object": b"[]",
         "no kind": b'{"id":"a"}',
         "no id": b'{"kind":"memory"}',
         "id is no text": b'{"kind":"memory","id":1}',
+        "finite double as bits": _memory('"x":{"$f64":"3ff8000000000000"}').encode(),
+        "bits in upper case": _memory('"x":{"$f64":"7FF8000000000001"}').encode(),
+        "bits with a sign": _memory('"x":{"$f64":"+7ff800000000001"}').encode(),
+        "number as text that is an integer": _memory('"x":{"$number":"5"}').encode(),
+        "number as text that is none": _memory('"x":{"$number":"1,\\"y\\":2"}').encode(),
+        "$top of the data": _memory('"extra":{"$top":{"x":1}}').encode(),
+        "index of a sparse vector given twice": _memory(f'"vectors":[{_sparse((7, 7), (1, 2))}]').encode(),
         "vector of a wrong length": _memory('"vectors":[{"kind":"dense","dim":2,"data":"AAAAAA=="}]').encode(),
     }
 

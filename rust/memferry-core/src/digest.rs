@@ -39,12 +39,11 @@ fn put_vector(out: &mut Vec<u8>, v: &VectorRef<'_>) {
     out.extend_from_slice(&v.dim.to_le_bytes());
     out.push(v.normalized.map_or(2, u8::from));
     out.push(v.kind as u8);
-    match v.indices {
-        Some(indices) => put_pairs(out, indices, v.data),
-        None => {
-            out.push(0);
-            put_bytes(out, v.data);
-        }
+    if let Some(indices) = v.indices {
+        put_pairs(out, indices, v.data);
+    } else {
+        put_option(out, None);
+        put_bytes(out, v.data);
     }
 }
 

@@ -157,13 +157,20 @@ pub fn nested_gaps(r: &RecordRef<'_>) -> GapSet {
     gaps
 }
 
+/// Which vectors have a place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Room {
+    None,
+    OneDense,
+    All,
+}
+
 /// What of a record a kind's table can carry.
 #[derive(Debug, Clone)]
 pub struct Carries {
     fields: GapSet,
     extra: bool,
-    vectors: bool,
-    one_dense_vector: bool,
+    vectors: Room,
     vector_models: bool,
     /// Text columns of which the id is made.
     joined: Option<Vec<usize>>,
@@ -185,8 +192,11 @@ impl Carries {
         Self {
             fields,
             extra: !map.drops_unmapped(),
-            vectors: map.vectors != VectorsPlace::None,
-            one_dense_vector: matches!(map.vectors, VectorsPlace::Floats(_)),
+            vectors: match map.vectors {
+                VectorsPlace::None => Room::None,
+                VectorsPlace::Floats(_) => Room::OneDense,
+                VectorsPlace::Store | VectorsPlace::StoreWithMeta(_) | VectorsPlace::Objects(_) => Room::All,
+            },
             vector_models: native || matches!(map.vectors, VectorsPlace::Objects(_)),
             joined: map.joined_texts(),
         }
@@ -199,15 +209,18 @@ impl Carries {
             gaps.add(EXTRA);
         }
         for vector in &r.vectors {
-            let unheld = !self.vectors || (self.one_dense_vector && vector.kind != VectorKind::Dense);
-            if unheld {
+            let held = match self.vectors {
+                Room::None => false,
+                Room::OneDense => vector.kind == VectorKind::Dense,
+                Room::All => true,
+            };
+            if !held {
                 gaps.add(VECTORS + vector.kind as usize);
-            }
-            if !unheld && !self.vector_models && vector.model.is_some() {
+            } else if !self.vector_models && vector.model.is_some() {
                 gaps.add(VECTOR_MODELS);
             }
         }
-        if self.one_dense_vector && r.vectors.len() > 1 {
+        if self.vectors == Room::OneDense && r.vectors.len() > 1 {
             gaps.add(SEVERAL_VECTORS);
         }
         if let Some(joined) = &self.joined {

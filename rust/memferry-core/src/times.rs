@@ -87,11 +87,19 @@ impl Scan<'_> {
         self.digits(2).and_then(|n| i8::try_from(n).ok()).filter(|n| *n <= most)
     }
 
-    /// The next pair of a row that has colons between its pairs or none: the row may end here.
-    fn next_pair(&mut self, colons: bool, most: i8) -> Option<Option<i8>> {
-        let goes_on =
-            if colons { self.one_of(":").is_some() } else { self.rest.starts_with(|c: char| c.is_ascii_digit()) };
-        if goes_on { self.pair(most).map(Some) } else { Some(None) }
+    /// Up to `N` further pairs, all with colons in front or none, and how many there are; the others are 0.
+    fn row<const N: usize>(&mut self, most: [i8; N]) -> Option<([i8; N], usize)> {
+        let colons = self.rest.starts_with(':');
+        let mut pairs = [0; N];
+        for i in 0..N {
+            let goes_on =
+                if colons { self.one_of(":").is_some() } else { self.rest.starts_with(|c: char| c.is_ascii_digit()) };
+            if !goes_on {
+                return Some((pairs, i));
+            }
+            pairs[i] = self.pair(most[i])?;
+        }
+        Some((pairs, N))
     }
 
     fn date(&mut self) -> Option<Date> {
@@ -112,16 +120,10 @@ impl Scan<'_> {
     }
 
     fn clock(&mut self) -> Option<Clock> {
-        let mut clock = Clock { hour: self.pair(23)?, ..Clock::default() };
-        let colons = self.rest.starts_with(':');
-        let Some(minute) = self.next_pair(colons, 59)? else { return Some(clock) };
-        clock.minute = minute;
-        let Some(second) = self.next_pair(colons, 60)? else { return Some(clock) };
-        clock.second = second.min(59);
-        if self.one_of(".,").is_some() {
-            clock.micros = self.fraction()?;
-        }
-        Some(clock)
+        let hour = self.pair(23)?;
+        let ([minute, second], pairs) = self.row([59, 60])?;
+        let micros = if pairs == 2 && self.one_of(".,").is_some() { self.fraction()? } else { 0 };
+        Some(Clock { hour, minute, second: second.min(59), micros })
     }
 
     /// One to nine digits behind the point, of which six count.
@@ -142,11 +144,8 @@ impl Scan<'_> {
             _ => return Some(0),
         };
         let hours = self.pair(25)?;
-        let colons = self.rest.starts_with(':');
-        let minutes = self.next_pair(colons, 59)?;
-        let seconds = if minutes.is_some() { self.next_pair(colons, 59)? } else { None };
-        let of = |pair: Option<i8>| i32::from(pair.unwrap_or(0));
-        Some(sign * (i32::from(hours) * 3600 + of(minutes) * 60 + of(seconds)))
+        let ([minutes, seconds], _) = self.row([59, 59])?;
+        Some(sign * (i32::from(hours) * 3600 + i32::from(minutes) * 60 + i32::from(seconds)))
     }
 
     /// Whether the rest is a zone and tags, or nothing. They mean nothing.
@@ -167,8 +166,7 @@ fn is_zone(note: &str) -> bool {
     let zone = note.strip_prefix('!').unwrap_or(note);
     if let Some(offset) = zone.strip_prefix(['+', '-']) {
         let mut scan = Scan { rest: offset };
-        let colons = offset.get(2..3) == Some(":");
-        return scan.pair(25).is_some() && scan.next_pair(colons, 59).is_some() && scan.rest.is_empty();
+        return scan.pair(25).is_some() && scan.row([59]).is_some() && scan.rest.is_empty();
     }
     let first = |b: u8| b.is_ascii_alphabetic() || b"_.".contains(&b);
     zone.split('/').all(|name| is_word(name, first, |b| first(b) || b.is_ascii_digit() || b"+-".contains(&b)))

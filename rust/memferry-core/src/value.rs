@@ -365,9 +365,9 @@ fn number(text: &str) -> std::result::Result<Value, String> {
     if text.bytes().all(|b| b.is_ascii_digit() || b == b'-') {
         return Ok(if text == "-0" {
             Value::Float(-0.0)
-        } else if let Ok(i) = text.parse() {
+        } else if let Ok(i) = text.parse::<i64>() {
             Value::Int(i)
-        } else if let Ok(u) = text.parse() {
+        } else if let Ok(u) = text.parse::<u64>() {
             Value::UInt(u)
         } else {
             Value::Number(text.to_owned())

@@ -99,12 +99,12 @@ fn decode_claimed(
 
 fn decode_body(map: &KindMap, key: &str, mut body: Map) -> Outcome<(Owned, Vec<String>)> {
     let mut owned = Owned::default();
-    if let Some(path) = &map.marker {
-        if let Some(marker) = take(&mut body, path.keys()) {
-            match decode_marker(&marker) {
-                Some(decoded) => owned.marker = Some(decoded),
-                None => put(&mut body, path.keys(), marker)?,
-            }
+    if let Some(path) = &map.marker
+        && let Some(marker) = take(&mut body, path.keys())
+    {
+        match decode_marker(&marker) {
+            Some(decoded) => owned.marker = Some(decoded),
+            None => put(&mut body, path.keys(), marker)?,
         }
     }
     for select in &map.select {
@@ -141,10 +141,10 @@ fn decode_body(map: &KindMap, key: &str, mut body: Map) -> Outcome<(Owned, Vec<S
         VectorsPlace::None | VectorsPlace::Store => {}
     }
     for field in &map.fields {
-        if let Some(value) = take(&mut body, field.path.keys()) {
-            if let Some(value) = decode_field(field.target, value, &mut owned) {
-                put(&mut body, field.path.keys(), value)?;
-            }
+        if let Some(value) = take(&mut body, field.path.keys())
+            && let Some(value) = decode_field(field.target, value, &mut owned)
+        {
+            put(&mut body, field.path.keys(), value)?;
         }
     }
     owned.extra = decode_extra(&map.extra, body)?;

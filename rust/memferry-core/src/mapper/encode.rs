@@ -71,10 +71,10 @@ pub(super) fn body(
             put(&mut body, field.path.keys(), value)?;
         }
     }
-    if let IdRule::Join(paths) = &map.id {
-        if let Some(path) = paths.iter().find(|path| !matches!(lookup(&body, path.keys()), Some(Value::Text(_)))) {
-            return Err(("no-id", format!("no text for {:?}, which is part of the id", path.keys().join("."))));
-        }
+    if let IdRule::Join(paths) = &map.id
+        && let Some(path) = paths.iter().find(|path| !matches!(lookup(&body, path.keys()), Some(Value::Text(_))))
+    {
+        return Err(("no-id", format!("no text for {:?}, which is part of the id", path.keys().join("."))));
     }
     match &map.vectors {
         VectorsPlace::Objects(path) if !r.vectors.is_empty() => {

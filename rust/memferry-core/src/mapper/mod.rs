@@ -136,7 +136,7 @@ impl Mapper {
             let mark = marker.map(|migration| (migration, crate::digest::digest(&record, &mut scratch)));
             body.clear();
             let written =
-                encode::body(map, &record, &key, items, mark).and_then(|map| self.write(Value::Map(map), &mut body));
+                encode::body(map, &record, &key, items, mark).and_then(|map| self.write(&Value::Map(map), &mut body));
             match written {
                 Ok(()) => {
                     raw.push(&key, body.as_bytes(), &vectors::stored(&map.vectors, record.vectors));
@@ -149,7 +149,7 @@ impl Mapper {
         Ok(Encoded { raw: raw.finish()?, rows, quarantined, nested: nested_count })
     }
 
-    fn write(&self, value: Value, body: &mut String) -> Outcome<()> {
+    fn write(&self, value: &Value, body: &mut String) -> Outcome<()> {
         if value.depth(self.escaped) > self.depth {
             return Err(("too-deep", format!("nested deeper than {}, which nobody would read", self.depth)));
         }
