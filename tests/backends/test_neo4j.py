@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import math
 import os
 import struct
@@ -14,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, LiteralString, cast
+from typing import Any
 
 import neo4j
 import pytest
@@ -23,10 +22,10 @@ from hypothesis import given, settings
 from memferry import plan as planning
 from memferry._native import Batch
 from memferry.backends import open_source, open_target
-from memferry.backends.neo4j import Neo4jSource, Neo4jTarget, connection, layout, source, target
-from memferry.errors import MemferryError, RefusedError, StoreError, TransientError
+from memferry.backends.neo4j import Neo4jSource, Neo4jTarget, layout, source, target
+from memferry.errors import MemferryError, StoreError, TransientError
 from memferry.ledger import Ledger
-from memferry.migrate import Result, migrate, verify_only
+from memferry.migrate import Result, migrate
 from memferry.model import Limits, Range
 from memferry.plan import Options, Stop, make_plan, migration_id
 from memferry.profiles import load_mapper
@@ -58,7 +57,7 @@ class Graph:
     def cypher(self, text: str, **parameters: Any) -> list[list[Any]]:
         """Runs a statement past memferry."""
         with self.server.driver() as driver, driver.session(database="neo4j") as session:
-            return session.run(cast("LiteralString", text), parameters).values()
+            return session.run(text, parameters).values()
 
     def file(self, records: list[Document], name: str = "origin") -> StoreUrl:
         """The records as a JSONL file."""
@@ -206,7 +205,9 @@ def test_what_no_index_and_no_list_of_numbers_takes(graph: Graph) -> None:
         memory("4097", vectors=[vector([0.25] * 4097)]),
         memory("twice", vectors=[vector([0.5, 1.0]), vector([0.5, 2.0]), vector([0.5, 1.0, 2.0])]),
         memory("odd", vectors=[vector([-0.0, 1e-45, 3.4028235e38]), vector([math.inf, 0.0, 0.0]), vector([])]),
-        memory("zero", vectors=[vector([0.0, 0.0], name="a`b\0c", model="", normalized=True), vector([1.0], name=long)]),
+        memory(
+            "zero", vectors=[vector([0.0, 0.0], name="a`b\0c", model="", normalized=True), vector([1.0], name=long)]
+        ),
     ]
     there = graph.embedded("there")
     move(graph.file(rows), there)
@@ -266,9 +267,7 @@ def test_the_graph_is_what_the_page_says(graph: Graph) -> None:
     ]
     [(held, said)] = graph.cypher("MATCH (m:note) RETURN m.vector_2_title, m.vectors")
     assert held == [0.5, 0.25]
-    assert said == (
-        '[{"name":"title","model":"x","dim":2,"normalized":null,"kind":0,"property":"vector_2_title"}]'
-    )
+    assert said == ('[{"name":"title","model":"x","dim":2,"normalized":null,"kind":0,"property":"vector_2_title"}]')
 
 
 def test_indexes_are_there_and_answer(graph: Graph) -> None:
@@ -282,7 +281,9 @@ def test_indexes_are_there_and_answer(graph: Graph) -> None:
         "memferry_observation_owner_id",
         "memferry_relation_type",
     }
-    near = "CALL db.index.vector.queryNodes('memferry_memory_vector_3', 1, [0.125, 1.0, -0.5]) YIELD node RETURN node.id"
+    near = (
+        "CALL db.index.vector.queryNodes('memferry_memory_vector_3', 1, [0.125, 1.0, -0.5]) YIELD node RETURN node.id"
+    )
     assert graph.cypher(near) == [["m0001"]]
     words = "CALL db.index.fulltext.queryNodes('memferry_text', 'e0007') YIELD node RETURN node.id ORDER BY node.id"
     assert graph.cypher(words) == [["e0007"], ["o0007"]]
@@ -290,7 +291,16 @@ def test_indexes_are_there_and_answer(graph: Graph) -> None:
     assert states == [["ONLINE"]]
 
 
-NASTY = ["`) DETACH DELETE n //", "\\u0060) DETACH DELETE n //", "a`b", "MemferryLedger", "memferryentity", "$x", "Ünï cødé", "a\0b"]
+NASTY = [
+    "`) DETACH DELETE n //",
+    "\\u0060) DETACH DELETE n //",
+    "a`b",
+    "MemferryLedger",
+    "memferryentity",
+    "$x",
+    "Ünï cødé",
+    "a\0b",
+]
 
 
 def test_names_are_only_ever_names(graph: Graph) -> None:
@@ -344,7 +354,13 @@ def test_relations_without_ends_are_quarantined(graph: Graph) -> None:
 
 
 def test_observations_find_their_entity_sooner_or_later(graph: Graph) -> None:
-    rows = [observation("o", "late"), observation("p", "never"), observation("q", None), observation("r", "e"), entity("e")]
+    rows = [
+        observation("o", "late"),
+        observation("p", "never"),
+        observation("q", None),
+        observation("r", "e"),
+        entity("e"),
+    ]
     origin = graph.file(rows)
     about = "MATCH (o:MemferryObservation)-[:MEMFERRY_ABOUT]->(e) RETURN o.id, e.id ORDER BY o.id"
     assert move(origin, graph.url).outcome == "proven"
@@ -384,13 +400,17 @@ def test_a_sync_moves_relations_types_and_vectors(graph: Graph) -> None:
         ["b", ["MemferryEntity"]],
         ["c", ["MemferryEntity", "Old"]],
     ]
-    assert graph.cypher("MATCH (m:MemferryMemory) RETURN m.id, m.vector_2, m.vector_3") == [["m", None, [1.0, 2.0, 3.0]]]
+    assert graph.cypher("MATCH (m:MemferryMemory) RETURN m.id, m.vector_2, m.vector_3") == [
+        ["m", None, [1.0, 2.0, 3.0]]
+    ]
 
 
 def test_what_someone_changed_is_a_conflict_and_is_read(graph: Graph) -> None:
     origin = graph.file([entity("a"), entity("b", extra={"n": 1}), entity("c"), memory("m", vectors=[vector([1.0])])])
     move(origin, graph.url)
-    graph.cypher("MATCH (n:MemferryEntity {id: 'a'}) SET n.color = 'red', n.when = datetime('2024-01-02T03:04:05.000000006Z')")
+    graph.cypher(
+        "MATCH (n:MemferryEntity {id: 'a'}) SET n.color = 'red', n.when = datetime('2024-01-02T03:04:05.000000006Z')"
+    )
     graph.cypher("MATCH (n:MemferryEntity {id: 'b'}) SET n.extra = 'no json'")
     graph.cypher("MATCH (n:MemferryMemory) REMOVE n.vector_1")
     write_jsonl(graph.folder / "origin.jsonl", [entity("a", type="x"), entity("b", type="x"), entity("c"), memory("m")])
@@ -417,7 +437,7 @@ def test_an_entity_with_other_relationships_is_not_deleted(graph: Graph) -> None
 def test_overwritten_records_come_back_with_rollback(graph: Graph) -> None:
     first = graph.file([entity("a", tags=["x"]), entity("b"), relation("r", "a", "b"), memory("only theirs")], "first")
     second = graph.file([entity("a"), entity("c"), relation("r", "c", "c"), relation("s", "a", "c")], "second")
-    theirs = move(first, graph.url).migration
+    move(first, graph.url)
     before = graph.contents("before")
     result = move(second, graph.url, on_existing="overwrite")
     assert result.outcome == "proven"
@@ -426,7 +446,7 @@ def test_overwritten_records_come_back_with_rollback(graph: Graph) -> None:
     assert (done.restored, done.kept) == (2, [])
     assert differences(before, graph.contents("after")) == []
     assert graph.cypher("MATCH (a)-[r:MEMFERRY_RELATION]->(b) RETURN a.id, r.id, b.id") == [["a", "r", "b"]]
-    assert roll(graph.url, theirs).deleted >= 2
+    assert graph.cypher("MATCH (n:MemferryEntity) RETURN n.id ORDER BY n.id") == [["a"], ["b"]]
 
 
 def test_rollback_leaves_only_the_ledger(graph: Graph) -> None:
@@ -517,9 +537,7 @@ def test_pages_come_from_the_index(graph: Graph, rows: int) -> None:
             for after in (True, False):
                 for until in (True, False):
                     text = source.page_statement(kind, after=after, until=until)
-                    explained = session.run(
-                        cast("LiteralString", f"EXPLAIN {text}"), start="a", until="b", limit=5
-                    ).consume()
+                    explained = session.run(f"EXPLAIN {text}", start="a", until="b", limit=5).consume()
                     assert explained.plan is not None
                     found = operators(explained.plan)
                     assert any("UniqueIndexSeekByRange" in name for name in found), found
@@ -539,7 +557,7 @@ def test_a_source_cannot_be_written(graph: Graph) -> None:
 
 def test_a_wrong_password_is_refused(graph: Graph) -> None:
     for work in (Neo4jTarget, Neo4jSource):
-        error = refused(lambda work=work: work(graph.at(graph.server.port, password="wrong")))  # type: ignore[misc]
+        error = refused(lambda work=work: work(graph.at(graph.server.port, password="wrong")))  # type: ignore[misc]  # noqa: S106
         assert (error.code, error.exit_code) == ("unauthorized", 2)
         assert "wrong" not in str(error)
     url = replace(graph.url, secrets=Secrets())
@@ -616,7 +634,7 @@ def test_documents(graph: Graph) -> None:
 
 def test_a_transaction_holds_all_or_nothing(graph: Graph) -> None:
     with opened(graph.url) as store:
-        with pytest.raises(ZeroDivisionError), store.transaction():
+        with pytest.raises(ZeroDivisionError), store.transaction():  # noqa: PT012
             store.documents.put("m", "a", "1")
             assert store.documents.get("m", "a") == "1"
             raise ZeroDivisionError
@@ -712,18 +730,23 @@ def test_a_commit_without_an_answer_is_done_again(graph: Graph, monkeypatch: pyt
     assert result.books.total("read") == 320
 
 
-def test_a_server_that_dies_and_comes_back_is_found_again(graph: Graph) -> None:
+def test_a_server_that_dies_and_comes_back_is_found_again(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planning, "ROWS_PER_RANGE", 10_000)
     origin = graph.file(people(400))
-    killed = threading.Event()
+    starts: list[threading.Thread] = []
 
     def progress(phase: str, done: int, _: int | None) -> None:
-        if phase == "copy" and done >= 400 and not killed.is_set():
-            killed.set()
+        if phase == "copy" and done >= 500 and not starts:
             graph.server.kill9()
-            threading.Thread(target=graph.server.start).start()
+            starts.append(threading.Thread(target=graph.server.start))
+            starts[0].start()
 
-    result = migrate(origin, graph.url, _options(), progress=progress)
-    assert killed.is_set()
+    try:
+        result = migrate(origin, graph.url, _options(), progress=progress)
+    finally:
+        for start in starts:
+            start.join()
+    assert starts
     assert result.outcome == "proven"
     assert result.books.total("read") == 1600
 
@@ -750,11 +773,11 @@ def test_connections_that_are_cut_are_made_again(graph: Graph, proxy: Callable[[
 def test_a_graph_of_others_is_read_whole(graph: Graph) -> None:
     graph.cypher(
         "CREATE (a:Person:Actor {name: 'Ann', born: date('1970-02-03'), "
-        "  seen: datetime('2024-03-31T01:59:59.123456789+01:00[Europe/Berlin]'), at: localdatetime('2024-01-02T03:04:05'), "
-        "  time: time('10:20:30.5+02:00'), local: localtime('10:20'), span: duration('P1M2DT3.000000004S'), "
+        "  seen: datetime('2024-03-31T01:59:59.123456789+01:00[Europe/Berlin]'), "
+        "  at: localdatetime('2024-01-02T03:04:05'), time: time('10:20:30.5+02:00'), local: localtime('10:20'), span: duration('P1M2DT3.000000004S'), "
         "  place: point({latitude: 1.5, longitude: 2.5}), cube: point({x: 1, y: 2, z: 3}), score: 0.1, "
-        "  big: 9223372036854775807, yes: true, list: [1, 2], dates: [date('2024-01-01')], `$odd``key`: 'x', empty: []}), "
-        "(b:Movie {name: 'Film', content: 'a story', blob: $blob, nan: $nan}), (c {name: 5}), "
+        "  big: 9223372036854775807, yes: true, list: [1, 2], dates: [date('2024-01-01')], "
+        "  `$odd``key`: 'x', empty: []}), (b:Movie {name: 'Film', content: 'a story', blob: $blob, nan: $nan}), (c {name: 5}), "
         "(a)-[:ACTED_IN {role: 'x', name: 'part'}]->(b), (a)-[:ACTED_IN]->(b), (b)-[:`SEE ALSO`]->(b) "
         "WITH b CALL db.create.setNodeVectorProperty(b, 'embedding', [0.1, 0.2])",
         blob=b"\0\xff",
@@ -787,21 +810,17 @@ def test_a_graph_of_others_is_read_whole(graph: Graph) -> None:
         '"empty":[]',
     ):
         assert text in ann[1]["extra"]
-    relations = sorted(
+    relations = [
         (fields["type"], fields["from_id"], fields["to_id"], fields["name"], fields["extra"])
         for key, fields in found.items()
         if key[0] == "relation"
-    )
-    assert sorted(map(str, relations)) == sorted(
-        map(
-            str,
-            [
-                ("ACTED_IN", ann[0], film[0], None, None),
-                ("ACTED_IN", ann[0], film[0], "part", '{"role":"x"}'),
-                ("SEE ALSO", film[0], film[0], None, None),
-            ],
-        )
-    )
+    ]
+    expected = [
+        ("ACTED_IN", ann[0], film[0], None, None),
+        ("ACTED_IN", ann[0], film[0], "part", '{"role":"x"}'),
+        ("SEE ALSO", film[0], film[0], None, None),
+    ]
+    assert sorted(map(repr, relations)) == sorted(map(repr, expected))
 
 
 def test_a_graph_of_others_in_ranges_and_pages(graph: Graph) -> None:
@@ -818,7 +837,7 @@ def test_our_ledger_is_nobodys_memory(graph: Graph) -> None:
     move(graph.file([entity("a", extra={"n": 1}), memory("m")]), graph.url)
     found = graph.contents("plain", "plain").records
     assert {fields["name"] for fields in found.values()} == {"a", None}
-    assert not any("memferry\"" in (fields["extra"] or "") for fields in found.values())
+    assert not any('memferry"' in (fields["extra"] or "") for fields in found.values())
 
 
 def test_a_graph_of_others_moves_into_our_own(graph: Graph) -> None:

@@ -9,30 +9,41 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from memferry._native import Buckets
-from memferry.backends import has_ledger, open_source, open_target
+from memferry.backends import open_source, open_target
 from memferry.ledger import Ledger
 from memferry.migrate import Result, migrate
 from memferry.model import Limits
 from memferry.plan import Options
 from memferry.reading import read_stream
 from memferry.rollback import rollback
-from memferry.urls import parse_url
+from memferry.urls import Secrets, StoreUrl
+from memferry.urls import parse_url as parse_plain_url
 from testbed.qdrant import QdrantServer
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "record-1.json"
 STORES = ["embedded", "jsonl", "jsonl.gz", "jsonl.zst", "qdrant"]
+TARGETS = [*STORES, "neo4j"]
+"""Community has one database a server, so Neo4j is not a target beside itself here."""
+PASSWORDS: dict[int, str] = {}
 SMALL = Options(limits=Limits(records=7), parallelism=3)
 
 
 @pytest.fixture
-def url(tmp_path: Path, qdrant_server: QdrantServer, qdrant_prefix: str) -> Callable[[str, str], str]:
+def url(
+    tmp_path: Path, qdrant_server: QdrantServer, qdrant_prefix: str, request: pytest.FixtureRequest
+) -> Callable[[str, str], str]:
     def make(store: str, name: str) -> str:
+        if store == "neo4j":
+            server = request.getfixturevalue("empty_neo4j")
+            PASSWORDS[server.port] = server.password
+            return f"neo4j://{server.user}@127.0.0.1:{server.port}/neo4j"
         if store == "qdrant":
             return f"qdrant://{qdrant_server.host}:{qdrant_server.port}/{qdrant_prefix}{name}?distance=dot"
         return str(tmp_path / f"{name}.{'db' if store == 'embedded' else store}")
@@ -87,6 +98,12 @@ def origin(tmp_path: Path) -> str:
     return str(path)
 
 
+def parse_url(text: str) -> StoreUrl:
+    """Reads a URL and adds the password of the server behind it."""
+    url = parse_plain_url(text)
+    return replace(url, secrets=Secrets(password=PASSWORDS.get(url.port)))
+
+
 def run(source: str, target: str, **changes: Any) -> Result:
     options = Options(**{**SMALL.__dict__, **changes})
     return migrate(parse_url(source), parse_url(target), options)
@@ -99,10 +116,11 @@ def total(store: str) -> str:
         for page in read_stream(source, stream.name, Limits()):
             assert not page.quarantined
             buckets.add(page.records)
+    source.close()
     return buckets.total()
 
 
-@pytest.mark.parametrize(("left", "right"), list(itertools.product(STORES, STORES)))
+@pytest.mark.parametrize(("left", "right"), list(itertools.product(STORES, TARGETS)))
 def test_there_and_back(left: str, right: str, url: Callable[[str, str], str], origin: str) -> None:
     first, second, third = url(left, "first"), url(right, "second"), url(left, "third")
     for source, target in itertools.pairwise([origin, first, second, third]):
@@ -133,7 +151,7 @@ def change(path: Path) -> None:
     path.write_text("\n".join(lines) + "\n", "utf-8")
 
 
-@pytest.mark.parametrize("store", STORES)
+@pytest.mark.parametrize("store", TARGETS)
 def test_sync_writes_only_what_changed_and_deletes_when_asked(
     store: str, url: Callable[[str, str], str], origin: str
 ) -> None:
@@ -148,14 +166,17 @@ def test_sync_writes_only_what_changed_and_deletes_when_asked(
     assert (result.outcome, result.books.total("deleted")) == ("proven", 1)
 
 
-@pytest.mark.parametrize("store", STORES)
+@pytest.mark.parametrize("store", TARGETS)
 def test_rollback_of_a_first_run_leaves_nothing(store: str, url: Callable[[str, str], str], origin: str) -> None:
     target = url(store, "target")
     migration = run(origin, target).migration
     opened = open_target(parse_url(target))
     rollback(opened, Ledger(opened.documents, migration))
-    if has_ledger(parse_url(target)) and opened.source() is not None:
-        assert sum(s.rows or s.size_bytes for s in open_source(parse_url(target)).streams()) == 0
+    left = opened.source()
+    if left is not None:
+        assert sum(s.rows or s.size_bytes for s in left.streams()) == 0
+        left.close()
+    opened.close()
     assert run(origin, target).outcome == "proven"
 
 
@@ -174,30 +195,41 @@ def test_what_others_changed_is_kept_and_what_was_there_comes_back(
         assert result.outcome == "proven"
         opened = open_target(parse_url(target))
         done = rollback(opened, Ledger(opened.documents, result.migration))
+        opened.close()
         assert (done.deleted, done.restored, done.kept) == (119, 1, [])
         assert before == total(target)
 
 
+RUNNER = """
+import os, sys
+from dataclasses import replace
+from memferry import plan
+from memferry.migrate import migrate
+from memferry.model import Limits
+from memferry.urls import Secrets, parse_url
+plan.ROWS_PER_RANGE, plan.BYTES_PER_RANGE = 30, 9000
+options = plan.Options(limits=Limits(records=7), parallelism=3)
+target = replace(parse_url(sys.argv[2]), secrets=Secrets(password=os.environ.get("PASSWORD")))
+print(migrate(parse_url(sys.argv[1]), target, options).outcome)
+"""
 CRASHES = [
     (point, count)
     for point in ("planned", "prepared", "written", "booked", "committed", "before-finish", "after-finish", "copied")
     for count in (1, 4)
 ]
+SLOW = [(point, 1) for point in ("planned", "written", "booked", "committed", "before-finish", "copied")]
+"""Neo4j makes and drops its indexes for every test, so it meets each failpoint once."""
 
 
-@pytest.mark.parametrize(("point", "count"), CRASHES)
-@pytest.mark.parametrize("store", STORES)
+@pytest.mark.parametrize(
+    ("store", "point", "count"),
+    [(store, *crash) for store in STORES for crash in CRASHES] + [("neo4j", *crash) for crash in SLOW],
+)
 def test_killed_anywhere_the_same_command_finishes(
     store: str, point: str, count: int, url: Callable[[str, str], str], origin: str
 ) -> None:
     target = url(store, "target")
-    runner = (
-        "import sys; from memferry import plan; plan.ROWS_PER_RANGE = 30; plan.BYTES_PER_RANGE = 9000\n"
-        "from memferry.migrate import migrate; from memferry.urls import parse_url; from memferry.model import Limits\n"
-        "options = plan.Options(limits=Limits(records=7), parallelism=3)\n"
-        "print(migrate(parse_url(sys.argv[1]), parse_url(sys.argv[2]), options).outcome)"
-    )
-    command = [sys.executable, "-c", runner, origin, target]
+    command = [sys.executable, "-c", RUNNER, origin, target]
     killed = subprocess.run(command, env=_environment(f"{point}:{count}"), capture_output=True, check=False)
     assert killed.returncode in {0, -signal.SIGKILL}, killed.stderr.decode()
     finished = subprocess.run(command, env=_environment(""), capture_output=True, check=False, text=True)
@@ -210,7 +242,7 @@ def test_killed_anywhere_the_same_command_finishes(
 def _environment(failpoint: str) -> dict[str, str]:
     import os  # noqa: PLC0415 - one place
 
-    return {**os.environ, "MEMFERRY_FAILPOINT": failpoint}
+    return {**os.environ, "MEMFERRY_FAILPOINT": failpoint, "PASSWORD": next(reversed(PASSWORDS.values()), "")}
 
 
 def test_the_source_is_never_touched(origin: str, tmp_path: Path, url: Callable[[str, str], str]) -> None:

@@ -9,6 +9,7 @@ from memferry.backends.api import Source, Target
 from memferry.backends.embedded import EmbeddedSource, EmbeddedTarget
 from memferry.backends.jsonl import JsonlSource, JsonlTarget
 from memferry.backends.jsonl.target import ledger_folder
+from memferry.backends.neo4j import Neo4jSource, Neo4jTarget
 from memferry.backends.qdrant import QdrantSource, QdrantTarget
 from memferry.backends.qdrant.documents import ledger_name
 from memferry.backends.qdrant.source import connect as connect_qdrant
@@ -21,6 +22,7 @@ BACKENDS = {
     "embedded": "one SQLite file; profiles: native",
     "jsonl": "one JSON document a line, plain, .gz or .zst; profiles: native, server-memory (read)",
     "qdrant": "a collection over gRPC, port 6334; profiles: native, plain, mem0",
+    "neo4j": "a database over Bolt, port 7687, 5.26 and newer; profiles: native, plain (read)",
 }
 """What there is, for `memferry backends`."""
 
@@ -39,6 +41,8 @@ def open_source(url: StoreUrl) -> Source:
         return JsonlSource(url.path, url.profile, url.identity)
     if url.backend == "qdrant":
         return QdrantSource(url)
+    if url.backend == "neo4j":
+        return Neo4jSource(url)
     raise RefusedError("url", f"backend `{url.backend}` is not built in, allowed: {', '.join(BACKENDS)}")
 
 
@@ -46,6 +50,12 @@ def has_ledger(url: StoreUrl) -> bool:
     """Whether there is a place for a ledger at `url` already; where not, a plan is made before one is."""
     if url.backend == "qdrant":
         return connect_qdrant(url).exists(ledger_name(url.name))
+    if url.backend == "neo4j":
+        target = Neo4jTarget(url)
+        try:
+            return bool(target.documents.migrations())
+        finally:
+            target.close()
     if url.path is None:
         return True
     return (url.path if url.backend == "embedded" else ledger_folder(url.path)).exists()
@@ -68,4 +78,6 @@ def open_target(url: StoreUrl, accepted: tuple[str, ...] = (), scratch: Path | N
         return JsonlTarget(url.path, url.profile, url.identity, accepted, scratch)
     if url.backend == "qdrant":
         return QdrantTarget(url, accepted)
+    if url.backend == "neo4j":
+        return Neo4jTarget(url, accepted)
     raise RefusedError("url", f"backend `{url.backend}` is not built in, allowed: {', '.join(BACKENDS)}")

@@ -307,8 +307,13 @@ mod tests {
     fn canonical_text_is_left_out_and_anything_else_kept() {
         let plain = Value::Text("2024-06-15T10:30:00.123456Z".to_owned());
         assert_eq!(Some(Time { micros: Some(1_718_447_400_123_456), text: None }), TimeCodec::Iso.decode(&plain));
-        for text in ["2024-06-15T10:30:00", "2024-06-15T10:30:00.123456789+02:00", "1969-12-31", "9999-12-31T23:59:59Z"]
-        {
+        let late = Value::Text("9999-12-31T23:59:59Z".to_owned());
+        assert_eq!(None, TimeCodec::Iso.decode(&late));
+        assert_eq!(
+            Some(Time { micros: None, text: Some("9999-12-31T23:59:59Z".to_owned()) }),
+            TimeCodec::Native.decode(&late)
+        );
+        for text in ["2024-06-15T10:30:00", "2024-06-15T10:30:00.123456789+02:00", "1969-12-31"] {
             let value = Value::Text(text.to_owned());
             for codec in [TimeCodec::Iso, TimeCodec::Native] {
                 let time = codec.decode(&value).unwrap_or_default();

@@ -117,11 +117,11 @@ impl Drill {
         Ok(RecordView::new(records)?
             .iter()
             .filter_map(|r| {
-                let identity = identity(r.kind, r.id);
-                self.wanted.contains(&bucket(identity, self.buckets)).then(|| {
+                let key = identity(r.kind, r.id);
+                self.wanted.contains(&bucket(key, self.buckets)).then(|| {
                     let digest = digest(&r, &mut scratch);
-                    let marked = marker.is_none() || r.marker_migration == marker;
-                    (identity, Seen { kind: r.kind, id: r.id.to_owned(), digest, marked })
+                    let ours = marker.is_none() || r.marker_migration == marker;
+                    (key, Seen { kind: r.kind, id: r.id.to_owned(), digest, marked: ours })
                 })
             })
             .collect())

@@ -13,6 +13,9 @@ use crate::error::PyRes;
 /// One vector as Python sees it: name, model, dim, normalized, kind, indices, data.
 type VectorParts = (String, Option<String>, u32, Option<bool>, u8, Option<Vec<u8>>, Vec<u8>);
 
+/// A raw row as Python sees it: key, body, vectors.
+type RowParts<'py> = (String, Bound<'py, PyBytes>, Vec<VectorParts>);
+
 /// An Arrow record batch, canonical or raw.
 #[pyclass(frozen, module = "memferry._native")]
 pub struct Batch {
@@ -108,7 +111,7 @@ impl Batch {
     }
 
     /// Rows of a raw batch: key, body, vectors.
-    fn rows<'py>(&self, py: Python<'py>) -> PyRes<Vec<(String, Bound<'py, PyBytes>, Vec<VectorParts>)>> {
+    fn rows<'py>(&self, py: Python<'py>) -> PyRes<Vec<RowParts<'py>>> {
         let view = RawView::new(&self.inner)?;
         let part = |v: &VectorRef<'_>| {
             let model = v.model.map(str::to_owned);

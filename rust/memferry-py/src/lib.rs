@@ -1,6 +1,7 @@
 //! Python bindings of memferry-core: conversions, detaching, error mapping. The stub is `python/memferry/_native.pyi`.
 
 #![deny(unsafe_code)]
+#![allow(clippy::needless_pass_by_value, reason = "arguments come from Python as owned values")]
 
 mod batch;
 mod embedded;

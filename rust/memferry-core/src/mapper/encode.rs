@@ -193,3 +193,32 @@ fn encode_field(target: Target, r: &RecordRef<'_>) -> Outcome<Option<Value>> {
         },
     })
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+    use crate::record::Kind;
+
+    fn entry(r: &RecordRef<'_>) -> String {
+        String::from_utf8(whole(r, "conflict", String::new()).raw).unwrap()
+    }
+
+    #[test]
+    fn quarantine_entries_are_native_documents_and_lose_nothing() {
+        let mut r = RecordRef::new(Kind::Memory, "a");
+        r.texts[0] = Some("u");
+        r.texts[PROVENANCE] = Some(r#"{"p":1}"#);
+        r.extra = r#"{"$position":3,"$top":{"x":1}}"#;
+        let text =
+            r#"{"extra":{"$position":3},"id":"a","kind":"memory","provenance":{"p":1},"scope":{"user":"u"},"x":1}"#;
+        assert_eq!(text, entry(&r));
+        r.extra = r#"{"$top":{"id":"b"}}"#;
+        let text = r#"{"extra":"{\"$top\":{\"id\":\"b\"}}","id":"a","kind":"memory","provenance":"{\"p\":1}","scope":{"user":"u"}}"#;
+        assert_eq!(text, entry(&r));
+        r.extra = "{";
+        r.texts[PROVENANCE] = Some("}");
+        let text = r#"{"extra":"{","id":"a","kind":"memory","provenance":"}","scope":{"user":"u"}}"#;
+        assert_eq!(text, entry(&r));
+    }
+}

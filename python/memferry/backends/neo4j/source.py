@@ -1,0 +1,215 @@
+"""Reading a graph: our own records by their ids, or any graph of others node by node."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from memferry._native import Batch, Mapper
+from memferry.backends.api import Reader
+from memferry.backends.neo4j.connection import Connection, guard
+from memferry.backends.neo4j.layout import FORMAT, LABELS, LEDGER, RELATION, STORE, from_properties
+from memferry.backends.neo4j.plain import LAST, NODES, RELATIONSHIPS, PlainReader
+from memferry.errors import RefusedError
+from memferry.model import KINDS, Limits, Page, Quarantined, Range, Stream
+from memferry.profiles import load_mapper
+from memferry.urls import StoreUrl
+
+__all__ = ["Neo4jReader", "Neo4jSource", "check_format", "pattern"]
+
+PROFILES: Final = ("native", "plain")
+_FETCH: Final = 500
+"""Rows the driver asks for at a time: a page that is full in bytes leaves at most these unread."""
+
+
+def pattern(kind: str) -> tuple[str, str]:
+    """How records of a kind are matched, and what is returned of them: id, properties, ends."""
+    if kind == "relation":
+        returned = "n.id, properties(n), coalesce(a.full_id, a.id), coalesce(b.full_id, b.id)"
+        return f"(a)-[n:{RELATION}]->(b)", returned
+    return f"(n:{LABELS[kind]})", "n.id, properties(n)"
+
+
+def page_statement(kind: str, *, after: bool, until: bool) -> str:
+    """Reads a page in the order of the constraint's index.
+
+    Both bounds have to be looked for in the index: it compares texts by their bytes, a filter behind it by UTF-16.
+    """
+    matched, returned = pattern(kind)
+    upper = " AND n.id < $until" if until else ""
+    return (
+        f"MATCH {matched} {hint(kind)} WHERE n.id {'>' if after else '>='} $start{upper} "
+        f"RETURN {returned} ORDER BY n.id LIMIT $limit"
+    )
+
+
+def hint(kind: str) -> str:
+    """Keeps the planner from what may look cheaper on the day it plans."""
+    return f"USING INDEX SEEK n:{RELATION if kind == 'relation' else LABELS[kind]}(id)"
+
+
+def check_format(connection: Connection) -> int:
+    """Format of our records in this database, 0 where there are none.
+
+    Raises:
+        RefusedError: `format-newer`.
+    """
+    [(found,)] = connection.read(f"MATCH (s:{STORE}) RETURN coalesce(max(s.format), 0)")
+    if found > FORMAT:
+        raise RefusedError("format-newer", f"records of format {found}, this memferry knows {FORMAT}")
+    return int(found)
+
+
+class Neo4jSource:
+    """A Neo4j database, read-only.
+
+    With profile `native` one stream a kind, keys are ids. With `plain` two streams, nodes and relationships of anyone,
+    keys are the database's internal numbers.
+
+    Args:
+        url: The store.
+        connection: A connection to share instead of an own one.
+    """
+
+    backend = "neo4j"
+
+    def __init__(self, url: StoreUrl, connection: Connection | None = None) -> None:
+        if url.profile not in PROFILES:
+            raise RefusedError(
+                "profile", f"no profile `{url.profile}` for Neo4j stores, allowed: {', '.join(PROFILES)}"
+            )
+        self.profile = url.profile
+        self.native = url.profile == "native"
+        self._mapper: Mapper = load_mapper(url.profile, "node")
+        self._owned = connection is None
+        self._connection = connection or Connection(url)
+        self.identity = self._connection.identity
+        if self._owned:
+            try:
+                self._check(url)
+            except BaseException:
+                self.close()
+                raise
+
+    def _check(self, url: StoreUrl) -> None:
+        found = check_format(self._connection)
+        if not self.native:
+            return
+        if not found:
+            raise RefusedError(
+                "store-missing",
+                f"there are no records of memferry in {url.text}",
+                hint="profile `plain` reads a graph of any kind",
+            )
+        constrained = self._connection.read(
+            "SHOW CONSTRAINTS YIELD labelsOrTypes, properties WHERE properties = ['id'] RETURN labelsOrTypes[0]",
+        )
+        used = {(LABELS | {"relation": RELATION})[stream.name] for stream in self.streams() if stream.rows}
+        missing = used - {name for (name,) in constrained}
+        if missing:
+            raise RefusedError(
+                "store-format",
+                f"the uniqueness constraints on `id` of {', '.join(sorted(missing))} are gone",
+                hint="docs/neo4j.md has the statements that make them",
+            )
+        for label in LABELS.values():
+            [(odd,)] = self._connection.read(f"MATCH (n:{label}) WHERE NOT n.id IS :: STRING NOT NULL RETURN count(n)")
+            if odd:
+                raise RefusedError("store-format", f"{odd} nodes labelled {label} have no text as their id")
+
+    def streams(self) -> list[Stream]:
+        """See `memferry.backends.api.Source`; the counts are the database's own."""
+        if self.native:
+            return [Stream(kind, (kind,), self._count(f"MATCH {pattern(kind)[0]}", "n")) for kind in KINDS]
+        nodes = self._count("MATCH (n)", "n") - sum(self._count(f"MATCH (n:{x})", "n") for x in (LEDGER, STORE))
+        return [
+            Stream(NODES, ("entity",), nodes),
+            Stream(RELATIONSHIPS, ("relation",), self._count("MATCH ()-[r]->()", "r")),
+        ]
+
+    def _count(self, matched: str, name: str) -> int:
+        [(count,)] = self._connection.read(f"{matched} RETURN count({name})")
+        return int(count)
+
+    def split(self, stream: Stream, parts: int) -> list[tuple[str | None, str | None]]:
+        """Cuts at ids so that slices hold about as many records each."""
+        cuts = self._id_cuts(stream, parts) if self.native else self._number_cuts(stream, parts)
+        return list(zip([None, *cuts], [*cuts, None], strict=True))
+
+    def _id_cuts(self, stream: Stream, parts: int) -> list[str]:
+        step = -(-(stream.rows or 0) // parts)
+        if parts < 2 or step < 1:
+            return []
+        matched, _ = pattern(stream.name)
+        cuts: list[str] = []
+        while len(cuts) < parts - 1:
+            rows = self._connection.read(
+                f"MATCH {matched} {hint(stream.name)} WHERE n.id >= $start "
+                "RETURN n.id ORDER BY n.id SKIP $step LIMIT 1",
+                start=cuts[-1] if cuts else "",
+                step=step,
+            )
+            if not rows:
+                break
+            cuts.append(rows[0][0])
+        return cuts
+
+    def _number_cuts(self, stream: Stream, parts: int) -> list[str]:
+        [(last,)] = self._connection.read(LAST[stream.name])
+        if last is None or parts < 2:
+            return []
+        step = max(1, -(-(last + 1) // parts))
+        return [str(number) for number in range(step, last + 1, step)]
+
+    def reader(self) -> Reader:
+        """A reader with sessions of its own."""
+        reader = Neo4jReader if self.native else PlainReader
+        return reader(self._connection, self._mapper)
+
+    def close(self) -> None:
+        """Ends the connection, unless it is shared."""
+        if self._owned:
+            self._connection.close()
+
+
+class TargetSource(Neo4jSource):
+    """What a target holds, over the target's connection."""
+
+    def streams(self) -> list[Stream]:
+        """The kinds in the order in which they can be deleted: relations before their ends."""
+        return super().streams()[::-1]
+
+
+class Neo4jReader:
+    """Reads pages of one kind by id."""
+
+    def __init__(self, connection: Connection, mapper: Mapper) -> None:
+        self._connection = connection
+        self._mapper = mapper
+
+    def read(self, part: Range, cursor: str | None, limits: Limits) -> Page:
+        """See `memferry.backends.api.Reader`. The cursor is the last id that was read."""
+        start = cursor if cursor is not None else part.start or ""
+        text = page_statement(part.stream, after=cursor is not None, until=part.end is not None)
+        rows, size, last, more = [], 0, start, False
+        with guard(), self._connection.session(read_only=True, fetch_size=_FETCH) as session:
+            result = session.run(text, start=start, until=part.end, limit=limits.records)
+            for record in result:
+                last = record[0]
+                row = raw_row(part.stream, record.values())
+                rows.append(row)
+                size += len(row[1]) + sum(len(vector[6]) for vector in row[2])
+                if size >= limits.size_bytes:
+                    more = True
+                    break
+            result.consume()
+        records, bad, _ = self._mapper.decode(Batch.from_rows(rows))
+        following = last if more or len(rows) == limits.records else None
+        return Page(records, [Quarantined(*one) for one in bad], len(rows), 0, following)
+
+
+def raw_row(kind: str, values: Sequence[Any]) -> tuple[str, bytes, list[Any]]:
+    """A row of `pattern` as the mapper reads it."""
+    if kind == "relation":
+        return from_properties(kind, values[1], from_id=values[2], to_id=values[3])
+    return from_properties(kind, values[1])
