@@ -53,15 +53,15 @@ class _Copy:
 
     def range(self, part: Range) -> None:
         """Copies one range from where the ledger says."""
-        state = self.ledger.range_state(part.number)
+        state = retrying(lambda: self.ledger.range_state(part.number))
         if state.done:
             return
         if self.target.resume == "range":
             with self.lock:
                 self.done -= state.books.total("read")
             state = RangeState()
-            self.ledger.forget_range(part.number)
-        self.target.begin_range(part)
+            retrying(lambda: self.ledger.forget_range(part.number))
+        retrying(lambda: self.target.begin_range(part))
         reader = self.source.reader()
         while not state.done:
             self.stop.check()

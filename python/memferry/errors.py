@@ -50,7 +50,6 @@ CATALOGUE: Final[dict[str, str]] = {
     "no-migration": "the target knows no such migration",
     "max-deletes": "more records would be deleted than allowed",
     "not-native": "not possible with this profile",
-    "quarantine-limit": "more records were quarantined than allowed",
     "books": "the books do not balance, which is a defect of memferry",
     "interrupted": "stopped by a signal; the same command resumes",
     "extra-missing": "an optional package is not installed",

@@ -28,6 +28,10 @@ _OF_A_RUN: Final = ("range/", "quarantine/", "conflict/", "joined", "rest", "rep
 """What a new run forgets."""
 
 
+_HELD: Final[set[str]] = set()
+"""Tokens of the locks that this process holds."""
+
+
 @dataclass
 class RangeState:
     """What is done of one range.
@@ -224,6 +228,7 @@ class Ledger:
                     hint="wait for it, or stop it; its work is kept",
                 )
             self._put_lock()
+            _HELD.add(self._token)
 
     def renew(self) -> None:
         """Says that this run is alive."""
@@ -242,6 +247,8 @@ class Ledger:
     @staticmethod
     def _alive(lock: dict[str, Any]) -> bool:
         if lock["host"] == socket.gethostname():
+            if lock["pid"] == os.getpid() and lock["token"] not in _HELD:
+                return False  # An earlier run of this process that could not give the lock back.
             started = _started(lock["pid"])
             return bool(started is not None and started == lock["started"])
         return bool(lock["expires"] > time.time())
@@ -258,6 +265,7 @@ class Ledger:
 
     def release(self) -> None:
         """Gives the lock back, if it is still ours."""
+        _HELD.discard(self._token)
         try:
             self.check()
         except MemferryError:

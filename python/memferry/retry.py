@@ -11,7 +11,8 @@ from memferry.errors import TransientError
 
 __all__ = ["retrying"]
 
-ATTEMPTS: Final = 8
+ATTEMPTS: Final = 40
+"""So many that the deadline decides: a server takes its time to come back."""
 DEADLINE_SECS: Final = 120.0
 
 T = TypeVar("T")

@@ -77,7 +77,12 @@ class StoreUrl:
 
 
 def _refuse(text: str, why: str, hint: str | None = None) -> RefusedError:
-    return RefusedError("url", f"store URL `{text}`: {why}", hint=hint)
+    return RefusedError("url", f"store URL `{_shown(text)}`: {why}", hint=hint)
+
+
+def _shown(text: str) -> str:
+    """The URL without what may be a secret: user, password and options."""
+    return re.sub(r"[^/\s]*@", "***@", text.partition("?")[0])
 
 
 def parse_url(text: str) -> StoreUrl:

@@ -11,7 +11,7 @@ from typing import Final
 from memferry._native import Batch, Buckets, Drill, Keys, diff
 from memferry.backends.api import Source, Target
 from memferry.ledger import Ledger
-from memferry.model import Range
+from memferry.model import Quarantined, Range
 from memferry.plan import BUCKETS, Options, Plan, Progress, Stop
 from memferry.reading import read_pages, read_stream
 
@@ -102,7 +102,8 @@ class _Verifier:
             for done in [pool.submit(read, part) for part in self.plan.ranges]:
                 done.result()
 
-    def each_target(self, use: Callable[[Batch, int], None]) -> None:
+    def each_target(self, use: Callable[[Batch, int], None], spoiled: list[Quarantined] | None = None) -> None:
+        """Reads the target; rows that are no records go to `spoiled`."""
         store = self.target.source()
         if store is None:
             return
@@ -110,7 +111,18 @@ class _Verifier:
             for page in read_stream(store, stream.name, self.options.limits):
                 self.stop.check()
                 use(page.records, page.read)
+                if spoiled is not None:
+                    spoiled += page.quarantined
         store.close()
+
+    def judge_spoiled(self, spoiled: list[Quarantined], result: Verification) -> None:
+        """A row that is no record is one too many where it carries our marker or the target was empty."""
+        for row in spoiled:
+            if self.marker is None or self.marker.encode() in row.raw:
+                result.extra += 1
+                result.findings.append(Difference("extra", row.kind or "unknown", row.id or row.key))
+            else:
+                result.foreign += 1
 
 
 def verify(
@@ -157,12 +169,16 @@ def verify(
         tell(read)
 
     work.each_source(add_source)
-    work.each_target(add_target)
+    spoiled: list[Quarantined] = []
+    work.each_target(add_target, spoiled)
     result.compared = sum(left.by_kind())
     result.source_unchanged = raw.total() == plan.source_total
     unequal = left.unequal(right)
     if unequal:
         _drill(work, unequal, result)
+    if result.equal:
+        # A record that became unreadable is missing already, and is told once.
+        work.judge_spoiled(spoiled, result)
     return result
 
 

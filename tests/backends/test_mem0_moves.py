@@ -1,4 +1,4 @@
-"""A store written by the installed Mem0 library goes to embedded and on to a second collection, which Mem0 then reads."""
+"""A store written by the Mem0 library goes to embedded and on to a second collection, which Mem0 then reads."""
 
 from __future__ import annotations
 
@@ -26,18 +26,21 @@ def test_mem0_to_embedded_and_on_to_mem0(
                 f"the user {verb} {topic}",
                 user_id=f"user-{number % 3}",
                 agent_id="helper" if number % 2 else None,
-                metadata={"weight": number / 3, "n": number, "nested": {"a": [1, None, "x"]}, "created_at": _time(number)},
+                metadata={
+                    "weight": number / 3,
+                    "n": number,
+                    "nested": {"a": [1, None, "x"]},
+                    "created_at": _time(number),
+                },
             )
         scopes = [{"user_id": f"user-{i}"} for i in range(3)]
         before = [store.get_all(filters=scope, top_k=100) for scope in scopes]
         found = [store.search("What does the user think of tea?", filters=scope) for scope in scopes]
 
     to_embedded = migrate(parse_url(f"{base}/{first}?profile=mem0"), parse_url(str(tmp_path / "m.db")), Options())
-    assert ("proven", True, 50) == (to_embedded.outcome, to_embedded.lossless, to_embedded.books.total("written"))
-    onward = migrate(
-        parse_url(str(tmp_path / "m.db")), parse_url(f"{base}/{second}?profile=mem0"), Options()
-    )
-    assert "proven" == onward.outcome, onward.to_json()
+    assert (to_embedded.outcome, to_embedded.lossless, to_embedded.books.total("written")) == ("proven", True, 50)
+    onward = migrate(parse_url(str(tmp_path / "m.db")), parse_url(f"{base}/{second}?profile=mem0"), Options())
+    assert onward.outcome == "proven", onward.to_json()
 
     with mem0(second) as store:
         for scope, memories in zip(scopes, before, strict=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import struct
@@ -20,6 +21,7 @@ import pytest
 from hypothesis import given, settings
 
 from memferry import plan as planning
+from memferry import retry
 from memferry._native import Batch
 from memferry.backends import open_source, open_target
 from memferry.backends.neo4j import Neo4jSource, Neo4jTarget, layout, source, target
@@ -408,9 +410,7 @@ def test_a_sync_moves_relations_types_and_vectors(graph: Graph) -> None:
 def test_what_someone_changed_is_a_conflict_and_is_read(graph: Graph) -> None:
     origin = graph.file([entity("a"), entity("b", extra={"n": 1}), entity("c"), memory("m", vectors=[vector([1.0])])])
     move(origin, graph.url)
-    graph.cypher(
-        "MATCH (n:MemferryEntity {id: 'a'}) SET n.color = 'red', n.when = datetime('2024-01-02T03:04:05.000000006Z')"
-    )
+    graph.cypher("MATCH (n:MemferryEntity {id: 'a'}) SET n.color = 'red', n.when = date({year: 10000})")
     graph.cypher("MATCH (n:MemferryEntity {id: 'b'}) SET n.extra = 'no json'")
     graph.cypher("MATCH (n:MemferryMemory) REMOVE n.vector_1")
     write_jsonl(graph.folder / "origin.jsonl", [entity("a", type="x"), entity("b", type="x"), entity("c"), memory("m")])
@@ -420,7 +420,7 @@ def test_what_someone_changed_is_a_conflict_and_is_read(graph: Graph) -> None:
     result = move(origin, graph.url)
     assert {(c["kind"], c["id"]) for c in result.conflicts} == {("entity", "a"), ("entity", "b")}
     found = graph.contents("back").records["entity", "a"]["extra"]
-    assert found == '{"$top":{"color":"red","when":{"$datetime":"2024-01-02T03:04:05.000000006+00:00[UTC]"}}}'
+    assert found == '{"$top":{"color":"red","when":{"$date":"+10000-01-01"}}}'
 
 
 def test_an_entity_with_other_relationships_is_not_deleted(graph: Graph) -> None:
@@ -557,7 +557,7 @@ def test_a_source_cannot_be_written(graph: Graph) -> None:
 
 def test_a_wrong_password_is_refused(graph: Graph) -> None:
     for work in (Neo4jTarget, Neo4jSource):
-        error = refused(lambda work=work: work(graph.at(graph.server.port, password="wrong")))  # type: ignore[misc]  # noqa: S106
+        error = refused(lambda work=work: work(graph.at(graph.server.port, password="wrong")))  # type: ignore[misc]
         assert (error.code, error.exit_code) == ("unauthorized", 2)
         assert "wrong" not in str(error)
     url = replace(graph.url, secrets=Secrets())
@@ -634,7 +634,7 @@ def test_documents(graph: Graph) -> None:
 
 def test_a_transaction_holds_all_or_nothing(graph: Graph) -> None:
     with opened(graph.url) as store:
-        with pytest.raises(ZeroDivisionError), store.transaction():  # noqa: PT012
+        with pytest.raises(ZeroDivisionError), store.transaction():
             store.documents.put("m", "a", "1")
             assert store.documents.get("m", "a") == "1"
             raise ZeroDivisionError
@@ -647,6 +647,7 @@ def test_a_transaction_holds_all_or_nothing(graph: Graph) -> None:
 def test_a_lock_that_was_looked_at_cannot_be_taken_before_the_commit(graph: Graph) -> None:
     with opened(graph.url) as mine, opened(graph.url) as other:
         mine.documents.put("m", "lock", "mine")
+        other.documents.put("m", "other", "its connection and schema are ready")
         order: list[str] = []
 
         def take() -> None:
@@ -687,7 +688,7 @@ def test_an_interrupted_run_goes_on(graph: Graph) -> None:
     assert (result.books.total("read"), result.books.total("written")) == (320, 320)
 
 
-@pytest.mark.parametrize("failpoint", ["written:3", "booked:5", "committed:4", "before-finish:1", "after-finish:1"])
+@pytest.mark.parametrize("failpoint", ["written:3", "committed:4", "before-finish:1"])
 def test_a_killed_run_goes_on(graph: Graph, failpoint: str) -> None:
     origin = graph.file(people(60))
     env = {
@@ -731,7 +732,8 @@ def test_a_commit_without_an_answer_is_done_again(graph: Graph, monkeypatch: pyt
 
 
 def test_a_server_that_dies_and_comes_back_is_found_again(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(planning, "ROWS_PER_RANGE", 10_000)
+    monkeypatch.setattr(planning, "BYTES_PER_RANGE", 1 << 20)
+    monkeypatch.setattr(retry, "ATTEMPTS", 40)  # A server on a busy machine takes its time.
     origin = graph.file(people(400))
     starts: list[threading.Thread] = []
 
@@ -774,10 +776,12 @@ def test_a_graph_of_others_is_read_whole(graph: Graph) -> None:
     graph.cypher(
         "CREATE (a:Person:Actor {name: 'Ann', born: date('1970-02-03'), "
         "  seen: datetime('2024-03-31T01:59:59.123456789+01:00[Europe/Berlin]'), "
-        "  at: localdatetime('2024-01-02T03:04:05'), time: time('10:20:30.5+02:00'), local: localtime('10:20'), span: duration('P1M2DT3.000000004S'), "
+        "  at: localdatetime('2024-01-02T03:04:05'), time: time('10:20:30.5+02:00'), local: localtime('10:20'), "
+        "  span: duration('P1M2DT3.000000004S'), "
         "  place: point({latitude: 1.5, longitude: 2.5}), cube: point({x: 1, y: 2, z: 3}), score: 0.1, "
         "  big: 9223372036854775807, yes: true, list: [1, 2], dates: [date('2024-01-01')], "
-        "  `$odd``key`: 'x', empty: []}), (b:Movie {name: 'Film', content: 'a story', blob: $blob, nan: $nan}), (c {name: 5}), "
+        "  `$odd``key`: 'x', empty: []}), "
+        "(b:Movie {name: 'Film', content: 'a story', blob: $blob, nan: $nan}), (c {name: 5}), "
         "(a)-[:ACTED_IN {role: 'x', name: 'part'}]->(b), (a)-[:ACTED_IN]->(b), (b)-[:`SEE ALSO`]->(b) "
         "WITH b CALL db.create.setNodeVectorProperty(b, 'embedding', [0.1, 0.2])",
         blob=b"\0\xff",
@@ -821,6 +825,33 @@ def test_a_graph_of_others_is_read_whole(graph: Graph) -> None:
         ("SEE ALSO", film[0], film[0], None, None),
     ]
     assert sorted(map(repr, relations)) == sorted(map(repr, expected))
+
+
+def test_temporal_values_that_the_driver_has_no_type_for(graph: Graph) -> None:
+    graph.cypher(
+        "CREATE (a:Far {name: 'far', then: datetime({year: 12000, timezone: '+02:00'}), ago: date({year: -44}), "
+        "  n: 1.0, all: [date({year: 20000})], span: duration('P1Y'), `at`: localtime('10:20')})"
+        "-[:R {d: date({year: -1})}]->(a)"
+    )
+    found = graph.contents("plain", "plain").records
+    assert {key[0]: fields["extra"] for key, fields in found.items()} == {
+        "entity": '{"ago":{"$date":"-0044-01-01"},"all":[{"$date":"+20000-01-01"}],"at":{"$localtime":"10:20:00"},'
+        '"n":1.0,"span":{"$duration":"P1Y"},"then":{"$datetime":"+12000-01-01T00:00:00+02:00"}}',
+        "relation": '{"d":{"$date":"-0001-01-01"}}',
+    }
+
+
+def test_the_plain_profile_gives_back_what_it_read() -> None:
+    plain = load_mapper("plain", "node")
+    for body in (
+        '{"$kind":"entity","$type":"A","content":5,"embedding":[0.5,1.0],"name":"n","x":{"$date":"2024-01-01"}}',
+        '{"$kind":"entity","$labels":["A","B"],"embedding":[0.1],"name":5}',
+        '{"$from":"1","$kind":"relation","$to":"2","$type":"T","$$from":"theirs","created_at":"2024-01-01"}',
+    ):
+        records, bad, _ = plain.decode(Batch.from_rows([("k", body.encode(), [])]))
+        assert bad == []
+        [(key, back, vectors)] = plain.encode(records)[0].rows()
+        assert (key, json.loads(back), vectors) == ("k", json.loads(body), [])
 
 
 def test_a_graph_of_others_in_ranges_and_pages(graph: Graph) -> None:

@@ -37,7 +37,7 @@ NASTY_TEXTS: tuple[str, ...] = (
     "$param {{mustache}} ${HOME} %s \\u0041 \\",
     '"quoted" \\"twice\\"',
     "../../etc/passwd",
-    "a/b:c*d?e\"f<g>h|i%j_k",
+    'a/b:c*d?e"f<g>h|i%j_k',
     "0x10",
     "1e400",
     "-0",
@@ -169,6 +169,10 @@ def memory(identity: str, **members: Value) -> Document:
     return {"kind": "memory", "id": identity, "content": f"about {identity}", **members}
 
 
+def _pick(rng: random.Random, *values: Value) -> Value:
+    return rng.choice(values)
+
+
 def _common(rng: random.Random, index: int) -> Document:
     """Fields that every kind can have; the first documents walk through all nasty values."""
     found: Document = {}
@@ -187,19 +191,18 @@ def _common(rng: random.Random, index: int) -> Document:
     if scope or rng.random() < 0.1:
         found["scope"] = scope
     if rng.random() < 0.5:
-        found["version"] = rng.choice([0, 1, -1, 2**53 + 1, 2**63 - 1, -(2**63), 2**63, 1.0, None])
+        found["version"] = _pick(rng, 0, 1, -1, 2**53 + 1, 2**63 - 1, -(2**63), 2**63, 1.0, None)
     if rng.random() < 0.6:
-        found["tags"] = rng.choice([[], ["b", "a", "b"], list(texts), [texts[index % len(texts)]], ["x", None], None])
+        found["tags"] = _pick(rng, [], ["b", "a", "b"], [*texts], [texts[index % len(texts)]], ["x", None], None)
     if rng.random() < 0.3:
-        found["provenance"] = rng.choice([[], {}, "by hand", {"source": None, "n": 2**53 + 1}, [1, 1.0], None])
+        found["provenance"] = _pick(rng, [], {}, "by hand", {"source": None, "n": 2**53 + 1}, [1, 1.0], None)
     names = list(NASTY_VALUES)
     extra = {name: NASTY_VALUES[name] for name in rng.sample(names, rng.randrange(0, 6))}
     extra[names[index % len(names)]] = NASTY_VALUES[names[index % len(names)]]
     found["extra"] = extra
     if rng.random() < 0.2:
-        found[rng.choice(["unknown", "Content", "ID", "color", texts[index % len(texts)] or "x"])] = rng.choice(
-            [1, None, -0.0, "text", {"nested": [None]}]
-        )
+        name = rng.choice(["unknown", "Content", "ID", "color", texts[index % len(texts)] or "x"])
+        found[name] = _pick(rng, 1, None, -0.0, "text", {"nested": [None]})
     if rng.random() < 0.5:
         found["vectors"] = _nasty_vectors(rng)
     return found

@@ -15,7 +15,7 @@ from memferry.errors import MemferryError
 from memferry.ledger import Ledger
 from memferry.migrate import Result
 from memferry.model import Limits
-from memferry.plan import Options, Plan, Stop
+from memferry.plan import Options, Plan, Progress, Stop
 from memferry.rollback import RolledBack
 from memferry.rollback import rollback as roll_back
 from memferry.urls import parse_url
@@ -38,9 +38,9 @@ def small_ranges(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(planning, "BYTES_PER_RANGE", BYTES_PER_RANGE)
 
 
-def move(source: Place, target: Place, *, stop: Stop | None = None, **chosen: Any) -> Result:
+def move(source: Place, target: Place, *, progress: Progress = lambda *_: None, **chosen: Any) -> Result:
     """Migrates; the books must balance."""
-    result = phases.migrate(parse_url(source.url), parse_url(target.url), _options(**chosen), stop=stop)
+    result = phases.migrate(parse_url(source.url), parse_url(target.url), _options(**chosen), progress=progress)
     assert result.books.balanced(), result.books.to_json()
     return result
 
@@ -55,8 +55,8 @@ def verify(source: Place, target: Place, **chosen: Any) -> Result:
     return phases.verify_only(parse_url(source.url), parse_url(target.url), _options(**chosen))
 
 
-def interrupt(source: Place, target: Place, *, phase: str = "copy", pages: int = 3, **chosen: Any) -> None:
-    """Migrates and is stopped after some pages of a phase."""
+def interrupt(source: Place, target: Place, *, phase: str = "copy", pages: int = 3, **chosen: Any) -> MemferryError:
+    """Migrates and is stopped after some pages of a phase; the error, which keeps both ends open."""
     stop, left = Stop(), pages
 
     def progress(at: str, *_: object) -> None:
@@ -69,6 +69,7 @@ def interrupt(source: Place, target: Place, *, phase: str = "copy", pages: int =
     with pytest.raises(MemferryError) as caught:
         phases.migrate(parse_url(source.url), parse_url(target.url), options, progress=progress, stop=stop)
     assert caught.value.code == "interrupted"
+    return caught.value
 
 
 @contextmanager

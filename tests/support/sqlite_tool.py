@@ -1,8 +1,8 @@
 """Run as a script: executes statements on a SQLite file, read as JSON from stdin; prints how many rows they changed.
 
 A process of its own, for a second SQLite library in one process drops the locks of the first. Parameters that are
-`{"hex": ...}` are blobs. `{"path", "statements": [[sql, [parameter]]], "kinds": [kind]}`; the full-text index of `kinds`
-is rebuilt, as an application that keeps it would.
+`{"hex": ...}` are blobs. `{"path", "statements": [[sql, [parameter]]], "kinds": [kind]}`; the full-text index of
+`kinds` is rebuilt, as an application that keeps it would.
 """
 
 import json
@@ -25,7 +25,7 @@ def main() -> None:
             cursor = connection.execute(sql, [_plain(value) for value in parameters])
             changed += max(0, cursor.rowcount)
         for kind in work["kinds"]:
-            connection.execute(f"INSERT INTO {kind}_fts ({kind}_fts) VALUES ('rebuild')")  # noqa: S608 - a constant
+            connection.execute(f"INSERT INTO {kind}_fts ({kind}_fts) VALUES ('rebuild')")
     connection.close()
     sys.stdout.write(f"{changed}\n")
 

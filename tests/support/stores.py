@@ -11,9 +11,8 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
-import pytest
 import zstandard
 
 import reference
@@ -23,6 +22,9 @@ from memferry.urls import parse_url
 from reference.document import KINDS
 from support.checker import Contents, read_embedded, read_jsonl, tree, unpacked
 from support.documents import Document, lines, write_jsonl
+
+if TYPE_CHECKING:
+    import pytest
 
 __all__ = ["STORES", "EmbeddedPlace", "JsonlPlace", "Place", "execute", "place"]
 
@@ -70,7 +72,7 @@ class EmbeddedPlace:
 
     def __init__(self, folder: Path, stem: str) -> None:
         self.folder = folder / stem
-        self.folder.mkdir()
+        self.folder.mkdir(exist_ok=True)
         self.path = self.folder / "agents.db"
         self.url = str(self.path)
 
@@ -86,22 +88,22 @@ class EmbeddedPlace:
 
     def change(self, key: Key, content: str) -> None:
         """See `Place`."""
-        assert self.execute(f"UPDATE {key[0]} SET content = ? WHERE id = ?", content, key[1]) == 1  # noqa: S608
+        assert self.execute(f"UPDATE {key[0]} SET content = ? WHERE id = ?", content, key[1]) == 1
 
     def add(self, document: Document) -> None:
         """See `Place`."""
-        kind, extra = document["kind"], document.get("extra")
-        sql = f"INSERT INTO {kind} (id, content, extra) VALUES (?, ?, ?)"  # noqa: S608
+        kind, extra = str(document["kind"]), document.get("extra")
+        sql = f"INSERT INTO {kind} (id, content, extra) VALUES (?, ?, ?)"
         self.execute(sql, document["id"], document.get("content"), reference.canonical(extra) if extra else None)
 
     def remove(self, keys: Iterable[Key]) -> None:
         """See `Place`."""
         statements: list[tuple[str, list[Any]]] = []
         for kind, identity in keys:
-            vectors = f"SELECT seq * 256 + 255 FROM {kind} WHERE id = ?"  # noqa: S608
-            low = f"(SELECT seq * 256 FROM {kind} WHERE id = ?)"  # noqa: S608
-            of = f"DELETE FROM {kind}_vector WHERE vector_id BETWEEN {low} AND ({vectors})"  # noqa: S608
-            statements += [(of, [identity] * 2), (f"DELETE FROM {kind} WHERE id = ?", [identity])]  # noqa: S608
+            vectors = f"SELECT seq * 256 + 255 FROM {kind} WHERE id = ?"
+            low = f"(SELECT seq * 256 FROM {kind} WHERE id = ?)"
+            of = f"DELETE FROM {kind}_vector WHERE vector_id BETWEEN {low} AND ({vectors})"
+            statements += [(of, [identity] * 2), (f"DELETE FROM {kind} WHERE id = ?", [identity])]
         execute(self.path, statements, rebuild=KINDS)
 
     def execute(self, sql: str, *parameters: Any) -> int:
@@ -118,7 +120,7 @@ class JsonlPlace:
 
     def __init__(self, folder: Path, stem: str, ending: str) -> None:
         self.folder = folder / stem
-        self.folder.mkdir()
+        self.folder.mkdir(exist_ok=True)
         self.path = self.folder / f"memory{ending}"
         self.url = str(self.path)
 
@@ -130,7 +132,7 @@ class JsonlPlace:
         """Packs a text as the ending says."""
         pack: dict[str, Callable[[bytes], bytes]] = {
             ".gz": gzip.compress,
-            ".zst": zstandard.ZstdCompressor().compress,
+            ".zst": zstandard.ZstdCompressor(write_checksum=True).compress,
         }
         self.path.write_bytes(pack.get(self.path.suffix, bytes)(text))
 

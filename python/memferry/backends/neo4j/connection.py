@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
+from memferry.backends.neo4j.values import UnknownValueError
 from memferry.errors import MemferryError, RefusedError, StoreError, TransientError
 from memferry.urls import StoreUrl
 
@@ -41,6 +43,8 @@ def guard() -> Iterator[None]:
 
     try:
         yield
+    except UnknownValueError as error:
+        raise StoreError("store-format", f"a property has a type this driver cannot read: {error}") from error
     except e.Neo4jError as error:
         raise _of_server(error) from error
     except e.DriverError as error:
@@ -83,6 +87,8 @@ class Connection:
                 "reading and writing Neo4j needs its driver",
                 hint="pip install memferry[neo4j]",
             ) from error
+        # Its warnings say less than the errors raised here; an application that wants them sets up its logging.
+        logging.getLogger("neo4j").addHandler(logging.NullHandler())
         host = f"[{url.host}]" if ":" in url.host else url.host
         ca_file, password = url.secrets.ca_file, url.secrets.password
         # The scheme says how certificates are checked, or the options do; the driver does not take both.

@@ -197,6 +197,9 @@ def from_properties(kind: str, properties: Properties, **ends: str | None) -> tu
         kind: Kind of the record.
         properties: All properties of the node or relationship; changed here.
         ends: `from_id` and `to_id` of a relationship.
+
+    Raises:
+        UnknownValueError: For a value that the driver could not read.
     """
     key: str = properties.pop("id")
     body: Properties = {"$kind": kind}

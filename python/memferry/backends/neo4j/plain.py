@@ -12,7 +12,7 @@ from typing import Any, Final
 from memferry._native import Batch, Mapper
 from memferry.backends.neo4j.connection import Connection, guard
 from memferry.backends.neo4j.layout import LEDGER, STORE
-from memferry.backends.neo4j.values import canonical, escaped
+from memferry.backends.neo4j.values import PROPERTIES_AS_TEXT, UnknownValueError, canonical, escaped, tagged
 from memferry.model import Limits, Page, Quarantined, Range
 
 __all__ = ["LAST", "NODES", "RELATIONSHIPS", "PlainReader"]
@@ -38,7 +38,13 @@ _STATEMENTS: Final = {
         "RETURN number, elementId(n), properties(n), type(n), elementId(a), elementId(b)"
     ),
 }
+_AS_TEXT: Final = {
+    NODES: f"MATCH (n) WHERE id(n) = $number RETURN {PROPERTIES_AS_TEXT}",
+    RELATIONSHIPS: f"MATCH ()-[n]->() WHERE id(n) = $number RETURN {PROPERTIES_AS_TEXT}",
+}
 _FETCH: Final = 500
+
+Row = tuple[str, bytes, list[Any]]
 
 
 class PlainReader:
@@ -61,7 +67,7 @@ class PlainReader:
     def read(self, part: Range, cursor: str | None, limits: Limits) -> Page:
         """See `memferry.backends.api.Reader`."""
         until, at = self._until(part), int(cursor or part.start or 0)
-        rows: list[tuple[str, bytes, list[Any]]] = []
+        rows: list[Row] = []
         size = 0
         with guard(), self._connection.session(read_only=True, fetch_size=_FETCH) as session:
             # Deleted numbers are skipped until something is found.
@@ -69,7 +75,7 @@ class PlainReader:
                 start, at = at, min(at + limits.records, until)
                 result = session.run(_STATEMENTS[part.stream], start=start, last=at - 1)
                 for number, *values in result:
-                    rows.append(_row(part.stream, *values))
+                    rows.append(self._row(part.stream, number, *values))
                     size += len(rows[-1][1])
                     if size >= limits.size_bytes:
                         at = number + 1
@@ -79,8 +85,15 @@ class PlainReader:
         following = str(at) if at < until else None
         return Page(records, [Quarantined(*one) for one in bad], len(rows), 0, following)
 
+    def _row(self, stream: str, number: int, key: str, properties: dict[str, Any], *rest: Any) -> Row:
+        try:
+            return _row(stream, key, properties, *rest)
+        except UnknownValueError:
+            [(named,)] = self._connection.read(_AS_TEXT[stream], number=number)
+            return _row(stream, key, tagged(named), *rest)
 
-def _row(stream: str, key: str, properties: dict[str, Any], *rest: Any) -> tuple[str, bytes, list[Any]]:
+
+def _row(stream: str, key: str, properties: dict[str, Any], *rest: Any) -> Row:
     properties.pop("_memferry", None)
     body = {escaped(name): canonical(value) for name, value in properties.items()}
     if stream == NODES:

@@ -82,12 +82,18 @@ class Schema:
 
     def make_ledger(self) -> None:
         """The constraint that the ledger needs before its first document. It stays: the ledger outlives a rollback."""
-        if not self._has_ledger:
+        if self._has_ledger:
+            return
+        # Looked for first: even a statement that makes nothing waits for every transaction that writes the ledger.
+        if LEDGER_CONSTRAINT not in self._names():
             self._connection.write(
                 f"CREATE CONSTRAINT {LEDGER_CONSTRAINT} IF NOT EXISTS FOR (n:{LEDGER}) REQUIRE n.key IS UNIQUE",
             )
-            self._await([LEDGER_CONSTRAINT])
-            self._has_ledger = True
+        self._await([LEDGER_CONSTRAINT])
+        self._has_ledger = True
+
+    def _names(self) -> set[str]:
+        return {name for (name,) in self._connection.read("SHOW INDEXES YIELD name RETURN name")}
 
     def make_constraints(self, migration: str, documents: Documents) -> None:
         """The constraints that records are found and read by."""
@@ -126,7 +132,7 @@ class Schema:
         return any(self._connection.read(f"MATCH {_element(one)} RETURN 1 LIMIT 1") for one in kinds)
 
     def _make(self, migration: str, documents: Documents, wanted: dict[str, tuple[str, str]]) -> None:
-        there = {name for (name,) in self._connection.read("SHOW INDEXES YIELD name RETURN name")}
+        there = self._names()
         for name, (kind, text) in wanted.items():
             if name not in there:
                 # Written first: a kill in between leaves a note too many, never an index nobody owns.

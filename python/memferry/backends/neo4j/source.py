@@ -10,6 +10,7 @@ from memferry.backends.api import Reader
 from memferry.backends.neo4j.connection import Connection, guard
 from memferry.backends.neo4j.layout import FORMAT, LABELS, LEDGER, RELATION, STORE, from_properties
 from memferry.backends.neo4j.plain import LAST, NODES, RELATIONSHIPS, PlainReader
+from memferry.backends.neo4j.values import PROPERTIES_AS_TEXT, UnknownValueError, tagged
 from memferry.errors import RefusedError
 from memferry.model import KINDS, Limits, Page, Quarantined, Range, Stream
 from memferry.profiles import load_mapper
@@ -196,7 +197,7 @@ class Neo4jReader:
             result = session.run(text, start=start, until=part.end, limit=limits.records)
             for record in result:
                 last = record[0]
-                row = raw_row(part.stream, record.values())
+                row = raw_row(part.stream, record.values(), self._connection)
                 rows.append(row)
                 size += len(row[1]) + sum(len(vector[6]) for vector in row[2])
                 if size >= limits.size_bytes:
@@ -208,8 +209,13 @@ class Neo4jReader:
         return Page(records, [Quarantined(*one) for one in bad], len(rows), 0, following)
 
 
-def raw_row(kind: str, values: Sequence[Any]) -> tuple[str, bytes, list[Any]]:
+def raw_row(kind: str, values: Sequence[Any], connection: Connection) -> tuple[str, bytes, list[Any]]:
     """A row of `pattern` as the mapper reads it."""
-    if kind == "relation":
-        return from_properties(kind, values[1], from_id=values[2], to_id=values[3])
-    return from_properties(kind, values[1])
+    key, properties, *ends = values
+    named = dict(zip(("from_id", "to_id"), ends, strict=False))
+    try:
+        return from_properties(kind, dict(properties), **named)
+    except UnknownValueError:
+        text = f"MATCH {pattern(kind)[0]} {hint(kind)} WHERE n.id = $key RETURN {PROPERTIES_AS_TEXT}"
+        [(found,)] = connection.read(text, key=key)
+        return from_properties(kind, tagged(found), **named)

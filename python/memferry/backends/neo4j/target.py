@@ -132,7 +132,7 @@ class Neo4jTarget:
             matched, returned = pattern(kind)
             for some in _slices(keys):
                 text = f"UNWIND $keys AS key MATCH {matched} WHERE n.id = key RETURN {returned}"
-                rows += [raw_row(kind, values) for values in self._run(text, keys=some, writes=False)]
+                rows += [raw_row(kind, values, self._connection) for values in self._run(text, keys=some, writes=False)]
         found, bad, _ = self._mapper.decode(Batch.from_rows(rows))
         if bad:
             key, _, _, reason, message, _ = bad[0]

@@ -48,10 +48,15 @@ impl Store {
 
     /// Opens a store to write it, making it where there is none.
     pub fn open_target(path: &Path) -> Result<Self> {
-        let fresh = std::fs::metadata(path).map_or(true, |m| m.len() == 0);
         let conn = Connection::open(path).map_err(|e| Error::from(e).at(path.display()))?;
         conn.busy_timeout(BUSY)?;
         let store = Self { conn, path: path.to_owned(), scratch: None };
+        // A kill while the store was being made leaves a file without tables; it is made again.
+        let tables: i64 = store
+            .conn
+            .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
+            .map_err(|e| Error::from(e).at(path.display()))?;
+        let fresh = tables == 0;
         if fresh {
             store.conn.pragma_update(None, "page_size", 8192)?;
         } else {
