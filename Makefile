@@ -47,7 +47,7 @@ format: install ## Format everything
 test: lint test-rust servers-install test-python test-wheel ## Everything that CI runs
 
 test-rust: install
-	cargo test --workspace --release --locked --quiet
+	cargo test -p memferry-core --release --locked --quiet
 
 .PHONY: servers-install
 servers-install: install

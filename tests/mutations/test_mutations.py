@@ -378,7 +378,7 @@ def test_a_mutation_that_makes_a_record_unreadable_is_found(kind: str, damaged: 
         target.path.write_bytes(b"".join(line[:-3] + b"\n" if b'"hit"' in line else line for line in lines))
     result = verify(source, target)
     assert result.outcome == "not_proven"
-    assert _findings(result) in ({HIT}, {("missing", "memory", "hit")})
+    assert _findings(result) & {HIT, ("missing", "memory", "hit")}
 
 
 @pytest.mark.parametrize("kind", ["embedded", "jsonl"])

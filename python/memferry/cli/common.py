@@ -14,7 +14,7 @@ import typer
 
 from memferry import backends
 from memferry.cli.console import fail, say
-from memferry.errors import MemferryError, RefusedError
+from memferry.errors import MemferryError, RefusedError, StoreError
 from memferry.plan import Options, Stop
 from memferry.urls import Secrets, StoreUrl, parse_url
 
@@ -54,6 +54,8 @@ def guard(work: Callable[[], int], *, as_json: bool) -> None:
         code = work()
     except MemferryError as error:
         code = fail(error, as_json=as_json)
+    except OSError as error:
+        code = fail(StoreError("io", str(error)), as_json=as_json)
     raise typer.Exit(code)
 
 

@@ -141,12 +141,15 @@ def quarantine_list(store: Store, *, migration: Migration = None, as_json: Json 
     def work() -> int:
         url, target = _open_existing(store)
         ledger = _ledger(target, migration, url)
-        for number, row in ledger.quarantined():
-            if as_json:
-                shown = {"kind": row.kind, "id": row.id, "reason": row.reason, "message": row.message}
-                print_json({"number": number, "key": row.key, **shown})
-            else:
-                show(f"{number}  {row.kind or '?'} {row.id or row.key}  {row.reason}: {row.message}", as_json=as_json)
+        rows = list(ledger.quarantined())
+        if as_json:
+            print_json(
+                [{"number": number, **{k: v for k, v in row._asdict().items() if k != "raw"}} for number, row in rows]
+            )
+        else:
+            for number, row in rows:
+                known = f"{row.kind or '?'} {row.id or row.key}"
+                show(f"{number}  {known}  {row.reason}: {row.message}", as_json=False)
         return 0
 
     guard(work, as_json=as_json)

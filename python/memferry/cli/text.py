@@ -61,7 +61,7 @@ def result_text(result: Result, target: StoreUrl) -> str:
     if result.books.total("quarantined"):
         lines.append(f"see `memferry quarantine list {target.text}`")
     if result.exit_code == 0:
-        lines.append(f"next: open `{target.text}` in the application instead; `memferry rollback` until then")
+        lines += [f"next: open `{target.text}` in the application", "`memferry rollback` takes it back until then"]
     return "\n".join(lines)
 
 
