@@ -30,7 +30,7 @@ lint: build ## Formatting, lints, types, stubs, layers, licences
 	ruff format --check --quiet .
 	ruff check --quiet .
 	mypy python/memferry tests/testbed tests/reference tests/phases tests/conftest.py examples benchmarks
-	python -m mypy.stubtest memferry._native --ignore-missing-stub --allowlist .stubtest-allowlist
+	python -m mypy.stubtest memferry._native --allowlist .stubtest-allowlist
 	lint-imports
 	$(MAKE) --no-print-directory deny
 
