@@ -13,8 +13,6 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-import zstandard
-
 import reference
 from memferry.migrate import migrate
 from memferry.plan import Options
@@ -130,11 +128,13 @@ class JsonlPlace:
 
     def write(self, text: bytes) -> None:
         """Packs a text as the ending says."""
-        pack: dict[str, Callable[[bytes], bytes]] = {
-            ".gz": gzip.compress,
-            ".zst": zstandard.ZstdCompressor(write_checksum=True).compress,
-        }
-        self.path.write_bytes(pack.get(self.path.suffix, bytes)(text))
+        if self.path.suffix == ".gz":
+            text = gzip.compress(text)
+        elif self.path.suffix == ".zst":
+            import zstandard  # noqa: PLC0415 - only the suites with .zst need the package
+
+            text = zstandard.ZstdCompressor(write_checksum=True).compress(text)
+        self.path.write_bytes(text)
 
     def read(self) -> Contents:
         """See `Place`."""
