@@ -35,6 +35,8 @@ class _Copy:
         options: Options,
         progress: Progress,
         stop: Stop,
+        *,
+        resumed: bool,
     ) -> None:
         self.plan = plan
         self.source = source
@@ -44,7 +46,7 @@ class _Copy:
         self.progress = progress
         self.stop = stop
         # A target that was empty and has no page of ours yet: nothing can be there, so nothing is looked for.
-        self.fresh = plan.target_records == 0
+        self.fresh = plan.target_records == 0 and not resumed
         self.repeated = Keys()
         self.repeated.add_identities(list(plan.repeated))
         self.documents: Mapper = load_mapper("native", "document")
@@ -194,6 +196,7 @@ def run_copy(
     *,
     progress: Progress = lambda *_: None,
     stop: Stop | None = None,
+    resumed: bool = False,
 ) -> None:
     """Copies every range that the ledger does not call done.
 
@@ -205,12 +208,13 @@ def run_copy(
         options: What the user chose.
         progress: Called after every page.
         stop: Checked between pages.
+        resumed: The plan is from an earlier process; others may have written since.
 
     Raises:
         MemferryError: `interrupted`, or what a store raised when retries ran out.
     """
     stop = stop or Stop()
-    copy = _Copy(plan, source, target, ledger, options, progress, stop)
+    copy = _Copy(plan, source, target, ledger, options, progress, stop, resumed=resumed)
     with _heartbeat(ledger, target):
         for stage in _stages(plan, target):
             _run_stage(copy, stage, options.parallelism, stop)

@@ -181,9 +181,10 @@ def _run(
         plan = _start(source, target, ledger, options, fresh_plan, progress, stop)
     retrying(lambda: target.prepare(plan.migration, plan.vectors))
     failpoint("prepared")
-    run_copy(plan, source, target, ledger, options, progress=progress, stop=stop)
+    run_copy(plan, source, target, ledger, options, progress=progress, stop=stop, resumed=resumed)
     if options.delete:
         _carry_deletions(plan, source, target, ledger, options, stop)
+        retrying(lambda: target.finish(plan.migration, list(plan.ranges)))
     retrying(lambda: ledger.save_run(state="verifying"))
     failpoint("copied")
     books = retrying(ledger.books)

@@ -57,7 +57,13 @@ def rollback(target: Target, ledger: Ledger, *, stop: Stop | None = None) -> Rol
 def _file(target: JsonlTarget, ledger: Ledger) -> RolledBack:
     joined = target.documents.get(ledger.migration, "joined")
     if joined is None:
-        return RolledBack()  # Nothing was renamed into place yet.
+        if target.untouched(ledger.migration):
+            return RolledBack()  # Nothing was renamed into place yet.
+        raise RefusedError(
+            "existing",
+            "a run of this migration was interrupted after an earlier one, or while it put the file into place",
+            hint="let the same `memferry migrate` command finish, then roll back; nothing was touched",
+        )
     if joined != "restored" and joined != target.stamp():
         raise RefusedError(
             "existing",

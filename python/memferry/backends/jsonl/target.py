@@ -6,6 +6,7 @@ file as it was before the first run.
 
 from __future__ import annotations
 
+import filecmp
 import os
 import shutil
 import threading
@@ -61,6 +62,7 @@ class JsonlTarget:
         self._lock = threading.RLock()
         self._parts: dict[int, JsonlPart] = {}
         self._index: JsonlIndex | None = None
+        self._migration = ""
         self.profile = profile
         self.native = profile == "native"
         self.documents = StoreDocuments(self._ledger, self._lock)
@@ -83,6 +85,7 @@ class JsonlTarget:
 
     def prepare(self, migration: str, vectors: tuple[VectorSpec, ...]) -> None:  # noqa: ARG002
         """Keeps the file as it was before the first run, for `rollback`, and looks into the one that is there."""
+        self._migration = migration
         if self.documents.get(migration, "previous") is None:
             previous = self._beside(f"previous-{migration}")
             existed = self._path.exists()
@@ -93,14 +96,15 @@ class JsonlTarget:
             self._index = JsonlIndex(self._path, self._mapper)
 
     def _part(self, number: int) -> Path:
-        return self._beside(f"part-{number:06d}")
+        return self._beside(f"part-{self._migration}-{number:06d}")
 
     def _beside(self, name: str) -> Path:
         # The ending says how the parts are packed.
         return self._folder / f"{name}{self._path.suffix}"
 
     def begin_range(self, part: Range) -> None:
-        """Starts the part over."""
+        """Starts the part over, in a new file: a late writer may still hold the old one."""
+        self._part(part.number).unlink(missing_ok=True)
         self._parts[part.number] = JsonlPart(self._part(part.number), self._path)
 
     def end_range(self, part: Range) -> None:
@@ -135,6 +139,8 @@ class JsonlTarget:
         self._write_rest(index, kept)
         jsonl_concatenate([kept], self._path)
         kept.unlink()
+        # Only a file that is as this migration left it can be rolled back.
+        self.documents.put(self._migration, "joined", self.stamp())
         return len(identities)
 
     def restore(self, records: Batch) -> None:
@@ -146,7 +152,7 @@ class JsonlTarget:
         parts = [self._part(part.number) for part in ranges]
         if self.documents.get(migration, "joined") is not None:
             return
-        rest = self._beside("rest")
+        rest = self._beside(f"rest-{migration}")
         if self.documents.get(migration, "rest") is None:
             if self._index is not None:
                 for part in parts:
@@ -167,11 +173,19 @@ class JsonlTarget:
         status = self._path.stat()
         return f"{status.st_size} {status.st_mtime_ns}"
 
+    def untouched(self, migration: str) -> bool:
+        """Whether the file is still as it was before the first run."""
+        if self.documents.get(migration, "previous") == "kept":
+            previous = self._beside(f"previous-{migration}")
+            return previous.exists() and filecmp.cmp(previous, self._path, shallow=False)
+        return not self._path.exists()
+
     def restore_previous(self, migration: str) -> bool:
         """Puts the file back as it was before the first run; whether there was one."""
         previous = self._beside(f"previous-{migration}")
         if self.documents.get(migration, "previous") == "kept":
-            os.replace(previous, self._path)  # noqa: PTH105 - says that it replaces
+            if previous.exists():  # A rollback that was killed has put it back already.
+                os.replace(previous, self._path)  # noqa: PTH105 - says that it replaces
             return True
         self._path.unlink(missing_ok=True)
         return False
@@ -184,6 +198,7 @@ class JsonlTarget:
             index.replace(self._mapper.decode(raw)[0].identities())
 
     def _write_rest(self, index: JsonlIndex, path: Path) -> None:
+        path.unlink(missing_ok=True)
         part = JsonlPart(path, self._path)
         start: int | None = 0
         while start is not None:
@@ -193,7 +208,7 @@ class JsonlTarget:
 
     def drop_created(self, migration: str) -> None:
         """Drops the parts of an unfinished run and the copy of the previous file."""
-        for pattern in ("part-*", "rest*", f"previous-{migration}*"):
+        for pattern in (f"part-{migration}-*", f"rest-{migration}*", f"previous-{migration}*"):
             for path in self._folder.glob(pattern):
                 path.unlink(missing_ok=True)
 
