@@ -94,7 +94,7 @@ def copy(path: Path, folder: Path) -> float:
     code = (
         "import sys, time\n"
         "from pathlib import Path\n"
-        "from memferry import copy, migrate, plan\n"
+        "from memferry.phases import copy, migrate, plan\n"
         "from memferry.urls import parse_url\n"
         "spent = []\n"
         "inner = migrate.run_copy\n"

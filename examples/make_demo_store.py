@@ -16,8 +16,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from memferry.migrate import migrate
-from memferry.plan import Options
+from memferry.phases.migrate import migrate
+from memferry.phases.plan import Options
 from memferry.urls import parse_url
 from testbed.minilm import embed
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from memferry.migrate import migrate
-from memferry.plan import Options
+from memferry.phases.migrate import migrate
+from memferry.phases.plan import Options
 from memferry.urls import parse_url
 from testbed.mem0 import Mem0
 from testbed.qdrant import QdrantServer

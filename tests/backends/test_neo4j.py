@@ -20,18 +20,18 @@ import neo4j
 import pytest
 from hypothesis import given, settings
 
-from memferry import plan as planning
 from memferry import retry
 from memferry._native import Batch
 from memferry.backends import open_source, open_target
 from memferry.backends.neo4j import Neo4jSource, Neo4jTarget, layout, source, target
 from memferry.errors import MemferryError, StoreError, TransientError
 from memferry.ledger import Ledger
-from memferry.migrate import Result, migrate
 from memferry.model import Limits, Range
-from memferry.plan import Options, Stop, make_plan, migration_id
+from memferry.phases import plan as planning
+from memferry.phases.migrate import Result, migrate
+from memferry.phases.plan import Options, Stop, make_plan, migration_id
+from memferry.phases.rollback import RolledBack, rollback
 from memferry.profiles import load_mapper
-from memferry.rollback import RolledBack, rollback
 from memferry.urls import Secrets, StoreUrl, parse_url
 from reference.strategies import documents as random_documents
 from support.checker import Contents, differences, read_embedded
@@ -698,8 +698,8 @@ def test_a_killed_run_goes_on(graph: Graph, failpoint: str) -> None:
         "PYTHONPATH": os.pathsep.join(sys.path),
     }
     code = (
-        "import os\nfrom dataclasses import replace\nfrom memferry import plan\nplan.ROWS_PER_RANGE = 60\n"
-        "plan.BYTES_PER_RANGE = 20_000\nfrom memferry.migrate import migrate\nfrom memferry.model import Limits\n"
+        "import os\nfrom dataclasses import replace\nfrom memferry.phases import plan\nplan.ROWS_PER_RANGE = 60\n"
+        "plan.BYTES_PER_RANGE = 20_000\nfrom memferry.phases.migrate import migrate\nfrom memferry.model import Limits\n"
         "from memferry.urls import Secrets, parse_url\nimport sys\n"
         "target = replace(parse_url(sys.argv[2]), secrets=Secrets(password=os.environ['MEMFERRY_TARGET_PASSWORD']))\n"
         "migrate(parse_url(sys.argv[1]), target, plan.Options(limits=Limits(records=50)))\n"

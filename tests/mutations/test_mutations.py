@@ -16,7 +16,7 @@ from typing import Any, Final, Literal
 import pytest
 
 import reference
-from memferry.migrate import Result
+from memferry.phases.migrate import Result
 from reference.document import KINDS
 from support.checker import snapshot, unpacked
 from support.documents import Document, memory, plain_documents, vector

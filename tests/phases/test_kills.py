@@ -27,8 +27,8 @@ KILLS: list[float] = []
 RUNNER = """
 import sys
 import time
-from memferry import plan
-from memferry.migrate import migrate
+from memferry.phases import plan
+from memferry.phases.migrate import migrate
 from memferry.model import Limits
 from memferry.urls import parse_url
 plan.ROWS_PER_RANGE, plan.BYTES_PER_RANGE = 200, 30_000

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from memferry.migrate import migrate, verify_only
-from memferry.plan import Options
+from memferry.phases.migrate import migrate, verify_only
+from memferry.phases.plan import Options
 from memferry.urls import parse_url
 
 Documents = dict[str, dict[str, Any]]

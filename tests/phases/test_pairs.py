@@ -18,11 +18,11 @@ import pytest
 from memferry._native import Buckets
 from memferry.backends import open_source, open_target
 from memferry.ledger import Ledger
-from memferry.migrate import Result, migrate
 from memferry.model import Limits
-from memferry.plan import Options
-from memferry.reading import read_stream
-from memferry.rollback import rollback
+from memferry.phases.migrate import Result, migrate
+from memferry.phases.plan import Options
+from memferry.phases.reading import read_stream
+from memferry.phases.rollback import rollback
 from memferry.urls import Secrets, StoreUrl
 from memferry.urls import parse_url as parse_plain_url
 from testbed.qdrant import QdrantServer
@@ -203,8 +203,8 @@ def test_what_others_changed_is_kept_and_what_was_there_comes_back(
 RUNNER = """
 import os, sys
 from dataclasses import replace
-from memferry import plan
-from memferry.migrate import migrate
+from memferry.phases import plan
+from memferry.phases.migrate import migrate
 from memferry.model import Limits
 from memferry.urls import Secrets, parse_url
 plan.ROWS_PER_RANGE, plan.BYTES_PER_RANGE = 30, 9000

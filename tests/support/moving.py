@@ -8,16 +8,16 @@ from typing import Any, Final
 
 import pytest
 
-from memferry import migrate as phases
-from memferry import plan as planning
 from memferry.backends import open_target
 from memferry.errors import MemferryError
 from memferry.ledger import Ledger
-from memferry.migrate import Result
 from memferry.model import Limits
-from memferry.plan import Options, Plan, Progress, Stop
-from memferry.rollback import RolledBack
-from memferry.rollback import rollback as roll_back
+from memferry.phases import migrate as phases
+from memferry.phases import plan as planning
+from memferry.phases.migrate import Result
+from memferry.phases.plan import Options, Plan, Progress, Stop
+from memferry.phases.rollback import RolledBack
+from memferry.phases.rollback import rollback as roll_back
 from memferry.urls import parse_url
 from support.stores import Place
 

@@ -17,7 +17,6 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from memferry import plan
 from memferry.backends.documents import StoreDocuments
 from memferry.backends.embedded import EmbeddedTarget
 from memferry.backends.jsonl import JsonlTarget
@@ -25,6 +24,7 @@ from memferry.backends.jsonl import target as jsonl_target
 from memferry.cli.main import run
 from memferry.failpoints import failpoint
 from memferry.model import Limits
+from memferry.phases import plan
 
 PAGE_RECORDS, ROWS_PER_RANGE, BYTES_PER_RANGE = 20, 60, 20_000
 

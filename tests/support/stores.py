@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import reference
-from memferry.migrate import migrate
-from memferry.plan import Options
+from memferry.phases.migrate import migrate
+from memferry.phases.plan import Options
 from memferry.urls import parse_url
 from reference.document import KINDS
 from support.checker import Contents, read_embedded, read_jsonl, tree, unpacked

@@ -15,7 +15,7 @@ import typer
 from memferry import backends
 from memferry.cli.console import fail, say
 from memferry.errors import MemferryError, RefusedError, StoreError
-from memferry.plan import Options, Stop
+from memferry.phases.plan import Options, Stop
 from memferry.urls import Secrets, StoreUrl, parse_url
 
 _SAME_SIGNAL_SECS: Final = 1.0

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from memferry.errors import MemferryError
-from memferry.plan import Progress as ProgressCallback
+from memferry.phases.plan import Progress as ProgressCallback
 
 __all__ = ["fail", "print_json", "say", "show", "show_progress"]
 

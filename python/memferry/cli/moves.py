@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from memferry import migrate
 from memferry.cli.common import (
     Accept,
     Json,
@@ -29,6 +28,7 @@ from memferry.cli.common import (
 )
 from memferry.cli.console import print_json, show, show_progress
 from memferry.cli.text import plan_text, result_text
+from memferry.phases import migrate
 
 
 @app.command()

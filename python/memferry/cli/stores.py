@@ -23,7 +23,7 @@ from memferry.cli.console import print_json, show
 from memferry.cli.text import report_text
 from memferry.errors import RefusedError
 from memferry.ledger import Ledger
-from memferry.rollback import rollback as roll_back
+from memferry.phases.rollback import rollback as roll_back
 from memferry.urls import StoreUrl
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from memferry.migrate import Result
 from memferry.model import KINDS
-from memferry.plan import Plan
+from memferry.phases.migrate import Result
+from memferry.phases.plan import Plan
 from memferry.urls import StoreUrl
 
 __all__ = ["plan_text", "report_text", "result_text"]

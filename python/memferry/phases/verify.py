@@ -12,8 +12,8 @@ from memferry._native import Batch, Buckets, Drill, Keys, diff
 from memferry.backends.api import Source, Target
 from memferry.ledger import Ledger
 from memferry.model import Quarantined, Range
-from memferry.plan import BUCKETS, Options, Plan, Progress, Stop
-from memferry.reading import read_pages, read_stream
+from memferry.phases.plan import BUCKETS, Options, Plan, Progress, Stop
+from memferry.phases.reading import read_pages, read_stream
 
 __all__ = ["Difference", "Verification", "verify"]
 

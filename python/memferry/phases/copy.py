@@ -13,9 +13,9 @@ from memferry.errors import StoreError, TransientError
 from memferry.failpoints import failpoint
 from memferry.ledger import LEASE_SECS, Ledger, RangeState
 from memferry.model import Page, Quarantined, Range
-from memferry.plan import Options, Plan, Progress, Stop
+from memferry.phases.plan import Options, Plan, Progress, Stop
+from memferry.phases.reading import read_page
 from memferry.profiles import load_mapper
-from memferry.reading import read_page
 from memferry.retry import retrying
 
 __all__ = ["run_copy"]

@@ -11,9 +11,9 @@ from memferry.errors import RefusedError
 from memferry.failpoints import failpoint
 from memferry.ledger import Ledger
 from memferry.model import Limits
-from memferry.plan import Stop
+from memferry.phases.plan import Stop
+from memferry.phases.reading import read_stream
 from memferry.profiles import load_mapper
-from memferry.reading import read_stream
 
 __all__ = ["RolledBack", "rollback"]
 

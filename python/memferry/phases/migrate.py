@@ -14,16 +14,16 @@ from typing import Any
 from memferry._native import Keys
 from memferry.backends import has_ledger, open_source, open_target
 from memferry.backends.api import Source, Target
-from memferry.copy import run_copy
 from memferry.errors import MemferryError, RefusedError
 from memferry.failpoints import failpoint
 from memferry.ledger import Ledger, RangeState
 from memferry.model import Books, Outcome, Range
-from memferry.plan import Options, Plan, Progress, Stop, make_plan, migration_id
-from memferry.reading import read_pages, read_stream
+from memferry.phases.copy import run_copy
+from memferry.phases.plan import Options, Plan, Progress, Stop, make_plan, migration_id
+from memferry.phases.reading import read_pages, read_stream
+from memferry.phases.verify import Verification, verify
 from memferry.retry import retrying
 from memferry.urls import StoreUrl
-from memferry.verify import Verification, verify
 
 __all__ = ["Result", "migrate", "plan_only", "verify_only"]
 

@@ -13,7 +13,7 @@ from memferry._native import Buckets, Keys, blake3_hex
 from memferry.backends.api import Source, Target
 from memferry.errors import MemferryError, RefusedError
 from memferry.model import KINDS, Books, Limits, OnConflict, OnExisting, Range, VectorSpec
-from memferry.reading import read_pages, read_stream
+from memferry.phases.reading import read_pages, read_stream
 
 __all__ = ["BUCKETS", "PLAN_FORMAT", "Gap", "Options", "Plan", "Progress", "Stop", "make_plan", "migration_id"]
 

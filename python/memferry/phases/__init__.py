@@ -1,0 +1,1 @@
+"""The phases of a migration: plan, copy, verify, rollback, and `migrate`, which runs them."""
