@@ -121,7 +121,9 @@ class EmbeddedStore:
     def begin(self) -> None: ...
     def commit(self) -> None: ...
     def abort(self) -> None: ...
-    def write(self, records: Batch, *, marker: str | None = None, fresh: bool = False) -> None: ...
+    def write(self, records: Batch, *, marker: str | None = None, fresh: bool = False) -> list[int]:
+        """Writes records over what is there; the rows with more vectors than fit, which are not written."""
+
     def delete(self, kind: str, ids: list[str]) -> int: ...
     def ledger_put(self, migration: str, key: str, value: str) -> None: ...
     def ledger_get(self, migration: str, key: str) -> str | None: ...
@@ -258,8 +260,8 @@ class Buckets:
     """Count and sum by bucket."""
 
     def __new__(cls, buckets: int) -> Buckets: ...
-    def add(self, records: Batch, *, only: str | None = None) -> int:
-        """Adds records, with `only` those marked by that migration; how many were left out."""
+    def add(self, records: Batch, *, only: str | None = None, unmarked: bool = False) -> int:
+        """Adds records, with `only` those marked by that migration (`unmarked`: or by none); how many were left out."""
 
     def unequal(self, other: Buckets) -> list[int]:
         """Buckets that differ."""
@@ -278,7 +280,7 @@ class Drill:
     def expect(self, records: Batch) -> None:
         """Adds records as the target is expected to hold them."""
 
-    def find(self, records: Batch, *, marker: str | None = None) -> None:
+    def find(self, records: Batch, *, marker: str | None = None, unmarked: bool = False) -> None:
         """Adds records the target holds."""
 
     def findings(self) -> list[tuple[str, str, str]]:

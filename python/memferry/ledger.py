@@ -24,7 +24,7 @@ LEASE_SECS: Final = 60.0
 """How long a run on another host is believed to be alive after its last sign."""
 
 _SCAN: Final = 500
-_OF_A_RUN: Final = ("range/", "quarantine/", "conflict/", "joined", "rest", "report")
+_OF_A_RUN: Final = ("range/", "quarantine/", "conflict/", "joined", "rest", "base", "report")
 """What a new run forgets."""
 
 
@@ -132,6 +132,7 @@ class Ledger:
             "previous",
             "joined",
             "rest",
+            "base",
             "created",
             "report",
         ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,8 @@ _SERVERS: Final = {"qdrant": 6334, "neo4j": 7687}
 _OPTIONS: Final = frozenset({"profile", "tls", "identity", "distance"})
 _DISTANCES: Final = ("cosine", "dot", "euclid", "manhattan")
 _MAX_URL_CHARS: Final = 4096
+_MAX_NAME_BYTES: Final = 220
+"""File systems take 255; what memferry puts beside a file has a longer name."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +135,11 @@ def _options(text: str, query: str) -> dict[str, str]:
 def _file(text: str, backend: str, path: str, query: str) -> StoreUrl:
     if not path:
         raise _refuse(text, "no file is named")
+    longest = max(len(os.fsencode(part)) for part in (*Path(path).parts, Path(path).name))
+    if longest > _MAX_NAME_BYTES:
+        raise RefusedError(
+            "invalid", f"a name of {longest} bytes in the path of a store, at most {_MAX_NAME_BYTES} fit"
+        )
     options = _options(text, query)
     return StoreUrl(
         text=text,

@@ -20,7 +20,6 @@ from typing import Any
 from memferry.backends.documents import StoreDocuments
 from memferry.backends.embedded import EmbeddedTarget
 from memferry.backends.jsonl import JsonlTarget
-from memferry.backends.jsonl import target as jsonl_target
 from memferry.cli.main import run
 from memferry.failpoints import failpoint
 from memferry.model import Limits
@@ -67,7 +66,7 @@ def main() -> None:
         _around(StoreDocuments, name, None, "x-ledger")
     for target in (EmbeddedTarget, JsonlTarget):
         _around(target, "write", None, "x-written")
-    _around(jsonl_target, "jsonl_concatenate", "x-before-join", "x-after-join")
+    _around(JsonlTarget, "_put_into_place", "x-before-join", "x-after-join")
     _around(JsonlTarget, "restore_previous", "x-before-restore", "x-after-restore")
     _around(pathlib.Path, "unlink", None, "x-unlinked")
     sys.stdout.write("started\n")

@@ -39,6 +39,10 @@ class Source(Protocol):
         """A reader of its own connection."""
         ...
 
+    def witness(self) -> str | None:
+        """What a resumed plan needs unchanged, where its ranges are places in a file; None where they are of keys."""
+        ...
+
     def close(self) -> None:
         """Ends all connections."""
         ...

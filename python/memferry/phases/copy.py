@@ -147,7 +147,7 @@ class _Copy:
         return records.filter(bytes(a in write for a in actions))
 
     def save_originals(self, chosen: Batch, held: Batch) -> None:
-        """Keeps target records that are about to be written over."""
+        """Keeps target records that are about to be written over, with the markers they have."""
         keys = Keys()
         keys.add(chosen)
         originals = held.filter(keys.contains(held))

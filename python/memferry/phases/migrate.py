@@ -175,8 +175,8 @@ def _run(
 ) -> Result:
     run = retrying(ledger.run)
     resumed = run is not None and run["state"] in {"copying", "verifying"}
-    if resumed:
-        plan = _bound_plan(ledger, options)
+    if run is not None and resumed:
+        plan = _bound_plan(ledger, source, options, copied=run["state"] == "verifying")
     else:
         plan = _start(source, target, ledger, options, fresh_plan, progress, stop)
     retrying(lambda: target.prepare(plan.migration, plan.vectors))
@@ -223,7 +223,7 @@ def _start(
     return plan
 
 
-def _bound_plan(ledger: Ledger, options: Options) -> Plan:
+def _bound_plan(ledger: Ledger, source: Source, options: Options, *, copied: bool) -> Plan:
     text = ledger.plan()
     if text is None:
         raise MemferryError("no-migration", f"migration {ledger.migration} is unfinished and has no plan")
@@ -235,7 +235,20 @@ def _bound_plan(ledger: Ledger, options: Options) -> Plan:
             f"{list(plan.accept)}, not {sorted(options.accept)}",
             hint="resume with the same options, or `memferry rollback` first",
         )
+    if plan.source.get("witness") != source.witness():
+        if copied:  # What is left to do is to compare, and that needs no offsets.
+            return replace(plan, ranges=_whole(source))
+        raise RefusedError(
+            "plan-changed",
+            f"the source {plan.source['identity']} is not as it was when migration {ledger.migration} was planned",
+            hint="put the source back as it was, or `memferry rollback` first",
+        )
     return plan
+
+
+def _whole(source: Source) -> tuple[Range, ...]:
+    """Every stream as one range."""
+    return tuple(Range(i, stream.name, None, None) for i, stream in enumerate(source.streams()))
 
 
 def _carry_deletions(
@@ -338,7 +351,7 @@ def verify_only(
             )
         plan = Plan.from_json(text)
         # The source may have grown since: the whole of it is compared, not the ranges of the plan.
-        plan = replace(plan, ranges=tuple(Range(i, s.name, None, None) for i, s in enumerate(source.streams())))
+        plan = replace(plan, ranges=_whole(source))
         verification = verify(plan, source, target, ledger, options, progress=progress, stop=stop)
         books = ledger.books()
         outcome = judge(plan, books, verification, options)

@@ -85,7 +85,7 @@ class Plan:
 
     Attributes:
         migration: Id made of both identities and profiles.
-        source: Backend, profile, identity of the source.
+        source: Backend, profile, identity of the source; its witness, where it has one.
         target: The same of the target.
         ranges: Slices of the source, in the order they are copied.
         counts: Records by kind; `unknown` for rows that are no records.
@@ -212,6 +212,7 @@ def make_plan(
         RefusedError: `gap`, `existing`, `repeated-id`.
     """
     stop = stop or Stop()
+    witness = source.witness()
     ranges = _cut(source, ordered=target.ordered)
     expected = sum(s.rows or 0 for s in source.streams()) or None
     scan, keys, buckets = _Scan(), Keys(), Buckets(BUCKETS)
@@ -241,7 +242,7 @@ def make_plan(
     held, existing = _look_at_target(target, keys, migration_id(source, target), options, stop)
     plan = Plan(
         migration=migration_id(source, target),
-        source=_store(source),
+        source={**_store(source), **({} if witness is None else {"witness": witness})},
         target=_store(target),
         ranges=tuple(ranges),
         counts={kind: books.read for kind, books in scan.books.kinds.items() if books.read},

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
+from typing import Final
 
 from memferry._native import Batch, Keys
 from memferry.backends.api import Target
@@ -16,6 +19,9 @@ from memferry.phases.reading import read_stream
 from memferry.profiles import load_mapper
 
 __all__ = ["RolledBack", "rollback"]
+
+_ORIGINALS: Final = 500
+"""Saved records that are put back at a time."""
 
 
 @dataclass
@@ -55,16 +61,10 @@ def rollback(target: Target, ledger: Ledger, *, stop: Stop | None = None) -> Rol
 
 
 def _file(target: JsonlTarget, ledger: Ledger) -> RolledBack:
-    joined = target.documents.get(ledger.migration, "joined")
-    if joined is None:
+    restored = target.documents.get(ledger.migration, "joined") == "restored"
+    if not restored and not target.is_as_left(ledger.migration):
         if target.untouched(ledger.migration):
             return RolledBack()  # Nothing was renamed into place yet.
-        raise RefusedError(
-            "existing",
-            "a run of this migration was interrupted after an earlier one, or while it put the file into place",
-            hint="let the same `memferry migrate` command finish, then roll back; nothing was touched",
-        )
-    if joined != "restored" and joined != target.stamp():
         raise RefusedError(
             "existing",
             "the file has been changed since this migration wrote it",
@@ -82,39 +82,62 @@ def _file(target: JsonlTarget, ledger: Ledger) -> RolledBack:
 
 def _records(target: Target, ledger: Ledger, stop: Stop) -> RolledBack:
     result = RolledBack()
-    mapper = load_mapper("native", "document")
-    originals = dict(ledger.originals())
     store = target.source()
     if store is None:
         return result
+    # First what was written over: an entity can only be taken out once no restored relation needs it.
+    originals = Keys()
+    for batch in _originals(ledger):
+        stop.check()
+        originals.add(batch)
+        _restore(target, ledger, batch, result)
     for stream in store.streams():
         for page in read_stream(store, stream.name, Limits()):
             stop.check()
             _page(target, ledger, page.records, originals, result)
     store.close()
-    if originals:
-        raw = Batch.from_rows([(key, text.encode(), []) for key, text in originals.items()])
-        batch, _, _ = mapper.decode(raw)
-        kept = Keys()
-        kept.add_identities(result.kept)
-        batch = batch.filter(bytes(1 - flag for flag in kept.contains(batch)))
-        with target.transaction():
-            ledger.check()
-            target.restore(batch)
-            failpoint("restored")
-        result.restored = len(batch)
     target.finish(ledger.migration, [])
     return result
 
 
-def _page(target: Target, ledger: Ledger, batch: Batch, originals: dict[str, str], result: RolledBack) -> None:
+def _originals(ledger: Ledger) -> Iterator[Batch]:
+    """What this migration wrote over, as it was."""
+    mapper = load_mapper("native", "document")
+    rows = iter(ledger.originals())
+    while some := list(islice(rows, _ORIGINALS)):
+        yield mapper.decode(Batch.from_rows([(key, text.encode(), []) for key, text in some]))[0]
+
+
+def _restore(target: Target, ledger: Ledger, originals: Batch, result: RolledBack) -> None:
+    """Puts records back, but for those that someone changed since they were written over."""
+    held = target.fetch(originals)
+    rows = zip(held.identities(), held.markers(), held.digests(), strict=True)
+    now = {identity: (marker, digest) for identity, marker, digest in rows}
+    restore = bytearray()
+    for identity, digest in zip(originals.identities(), originals.digests(), strict=True):
+        marker, found = now.get(identity, (None, None))
+        intact = marker is not None and marker == (ledger.migration, found)
+        # An earlier rollback that was killed has put it back already.
+        restore.append(found is None or intact or found == digest)
+    batch = originals.filter(bytes(restore))
+    if len(batch):
+        with target.transaction():
+            ledger.check()
+            target.restore(batch)
+            failpoint("restored")
+    result.restored += len(batch)
+    result.kept += originals.filter(bytes(1 - flag for flag in restore)).identities()
+
+
+def _page(target: Target, ledger: Ledger, batch: Batch, originals: Keys, result: RolledBack) -> None:
     ours: list[tuple[str, str]] = []
-    for identity, marker, digest in zip(batch.identities(), batch.markers(), batch.digests(), strict=True):
-        if marker is None or marker[0] != ledger.migration:
+    rows = zip(batch.identities(), batch.markers(), batch.digests(), originals.contains(batch), strict=True)
+    for identity, marker, digest, settled in rows:
+        if settled or marker is None or marker[0] != ledger.migration:
             continue
         if marker[1] != digest:
             result.kept.append(identity)
-        elif f"{identity[0]}/{identity[1]}" not in originals:
+        else:
             ours.append(identity)
     if ours:
         with target.transaction():

@@ -80,7 +80,9 @@ class _Verifier:
         self.target = target
         self.options = options
         self.stop = stop
-        self.marker = plan.migration if target.native and plan.target_records else None
+        # Records that bear the marker of another migration are foreign; those without any are, where others had been.
+        self.marker = plan.migration if target.native else None
+        self.unmarked = plan.target_records == 0
         self.repeated = Keys()
         self.repeated.add_identities(list(plan.repeated))
         self.quarantined = {(row.kind, row.id) for _, row in ledger.quarantined() if row.id is not None}
@@ -118,7 +120,7 @@ class _Verifier:
     def judge_spoiled(self, spoiled: list[Quarantined], result: Verification) -> None:
         """A row that is no record is one too many where it carries our marker or the target was empty."""
         for row in spoiled:
-            if self.marker is None or self.marker.encode() in row.raw:
+            if self.unmarked or self.marker is None or self.marker.encode() in row.raw:
                 result.extra += 1
                 result.findings.append(Difference("extra", row.kind or "unknown", row.id or row.key))
             else:
@@ -165,7 +167,7 @@ def verify(
         tell(read)
 
     def add_target(batch: Batch, read: int) -> None:
-        result.foreign += right.add(batch, only=work.marker)
+        result.foreign += right.add(batch, only=work.marker, unmarked=work.unmarked)
         tell(read)
 
     work.each_source(add_source)
@@ -185,7 +187,7 @@ def verify(
 def _drill(work: _Verifier, unequal: list[int], result: Verification) -> None:
     drill = Drill(BUCKETS, unequal)
     work.each_source(lambda batch, _: drill.expect(work.expected(batch)))
-    work.each_target(lambda batch, _: drill.find(batch, marker=work.marker))
+    work.each_target(lambda batch, _: drill.find(batch, marker=work.marker, unmarked=work.unmarked))
     findings = [
         (what, kind, identity)
         for what, kind, identity in drill.findings()

@@ -9,6 +9,21 @@ use crate::error::{Error, Result};
 use crate::record::{Kind, RecordRef, RecordView, SCORE_FIELDS, TEXT_FIELDS, TIME_FIELDS, VectorRef};
 use crate::value::canonical_f64;
 
+/// Whose records of a target are judged.
+#[derive(Debug, Clone, Copy)]
+pub struct Owner<'a> {
+    /// Records marked by this migration are.
+    pub migration: &'a str,
+    /// So are records without any marker: the target was empty before the migration.
+    pub unmarked: bool,
+}
+
+impl Owner<'_> {
+    fn counts(&self, r: &RecordRef<'_>) -> bool {
+        r.marker_migration.map_or(self.unmarked, |migration| migration == self.migration)
+    }
+}
+
 /// Count and sum of the records of one end, by hash of their identity.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Buckets {
@@ -34,12 +49,12 @@ impl Buckets {
         Self { counts: vec![0; buckets.max(1)], sums: vec![0; buckets.max(1)], by_kind: [0; 4] }
     }
 
-    /// Adds records; with `only`, those marked by that migration. How many were left out.
-    pub fn add(&mut self, records: &RecordBatch, only: Option<&str>) -> Result<u64> {
+    /// Adds records, with `of` those it counts. How many were left out.
+    pub fn add(&mut self, records: &RecordBatch, of: Option<Owner<'_>>) -> Result<u64> {
         let mut scratch = Vec::new();
         let mut left_out = 0;
         for r in RecordView::new(records)?.iter() {
-            if only.is_some() && r.marker_migration != only {
+            if of.is_some_and(|of| !of.counts(&r)) {
                 left_out += 1;
                 continue;
             }
@@ -112,7 +127,7 @@ impl Drill {
         Self { buckets, wanted: wanted.into_iter().collect(), expected: HashMap::new(), found: HashMap::new() }
     }
 
-    fn select(&self, records: &RecordBatch, marker: Option<&str>) -> Result<Vec<(u128, Seen)>> {
+    fn select(&self, records: &RecordBatch, of: Option<Owner<'_>>) -> Result<Vec<(u128, Seen)>> {
         let mut scratch = Vec::new();
         Ok(RecordView::new(records)?
             .iter()
@@ -120,7 +135,7 @@ impl Drill {
                 let key = identity(r.kind, r.id);
                 self.wanted.contains(&bucket(key, self.buckets)).then(|| {
                     let digest = digest(&r, &mut scratch);
-                    let ours = marker.is_none() || r.marker_migration == marker;
+                    let ours = of.is_none_or(|of| of.counts(&r));
                     (key, Seen { kind: r.kind, id: r.id.to_owned(), digest, marked: ours })
                 })
             })
@@ -134,9 +149,9 @@ impl Drill {
         Ok(())
     }
 
-    /// Adds records the target holds. Without `marker`, every one of them counts as ours.
-    pub fn find(&mut self, records: &RecordBatch, marker: Option<&str>) -> Result<()> {
-        for (key, record) in self.select(records, marker)? {
+    /// Adds records the target holds. Without `of`, every one of them counts as ours.
+    pub fn find(&mut self, records: &RecordBatch, of: Option<Owner<'_>>) -> Result<()> {
+        for (key, record) in self.select(records, of)? {
             // A record can stand twice in a file; the second is one too many, under a key nobody expects.
             let mut free = key;
             while self.found.contains_key(&free) {

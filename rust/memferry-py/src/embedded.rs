@@ -103,7 +103,7 @@ impl EmbeddedStore {
     }
 
     #[pyo3(signature = (records, *, marker=None, fresh=false))]
-    fn write(&self, py: Python<'_>, records: &Batch, marker: Option<&str>, fresh: bool) -> PyRes<()> {
+    fn write(&self, py: Python<'_>, records: &Batch, marker: Option<&str>, fresh: bool) -> PyRes<Vec<usize>> {
         self.with(py, |store| store.write(&records.inner, marker, fresh))
     }
 

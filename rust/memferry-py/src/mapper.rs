@@ -108,7 +108,7 @@ impl Mapper {
 }
 
 /// Reasons that Python may give.
-const REASONS: [&str; 4] = ["conflict", "missing-end", "rejected", "repeated-id"];
+const REASONS: [&str; 5] = ["conflict", "missing-end", "rejected", "repeated-id", "too-many-vectors"];
 
 fn gap_set(names: &[String]) -> Result<GapSet, Error> {
     GapSet::of(names.iter().map(String::as_str))

@@ -26,10 +26,11 @@ impl Buckets {
         Self { inner: Mutex::new(verify::Buckets::new(buckets)) }
     }
 
-    /// Adds records, with `only` those marked by that migration; how many were left out.
-    #[pyo3(signature = (records, *, only=None))]
-    fn add(&self, py: Python<'_>, records: &Batch, only: Option<&str>) -> PyRes<u64> {
-        py.detach(|| Ok(self.inner.lock().map_err(poisoned)?.add(&records.inner, only)?))
+    /// Adds records, with `only` those marked by that migration, or with `unmarked` by none; how many were left out.
+    #[pyo3(signature = (records, *, only=None, unmarked=false))]
+    fn add(&self, py: Python<'_>, records: &Batch, only: Option<&str>, unmarked: bool) -> PyRes<u64> {
+        let of = only.map(|migration| verify::Owner { migration, unmarked });
+        py.detach(|| Ok(self.inner.lock().map_err(poisoned)?.add(&records.inner, of)?))
     }
 
     /// Buckets that differ.
@@ -68,9 +69,10 @@ impl Drill {
     }
 
     /// Adds records the target holds.
-    #[pyo3(signature = (records, *, marker=None))]
-    fn find(&self, py: Python<'_>, records: &Batch, marker: Option<&str>) -> PyRes<()> {
-        py.detach(|| Ok(self.inner.lock().map_err(poisoned)?.find(&records.inner, marker)?))
+    #[pyo3(signature = (records, *, marker=None, unmarked=false))]
+    fn find(&self, py: Python<'_>, records: &Batch, marker: Option<&str>, unmarked: bool) -> PyRes<()> {
+        let of = marker.map(|migration| verify::Owner { migration, unmarked });
+        py.detach(|| Ok(self.inner.lock().map_err(poisoned)?.find(&records.inner, of)?))
     }
 
     /// What, kind and id of everything that differs.

@@ -40,6 +40,9 @@ class EmbeddedSource:
         """A reader with a connection of its own."""
         return EmbeddedReader(EmbeddedStore.open_source(self._path))
 
+    def witness(self) -> None:
+        """Nothing: ranges are of keys, and hold however the store changes."""
+
     def close(self) -> None:
         """Connections end with their objects."""
 

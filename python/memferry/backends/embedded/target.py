@@ -80,8 +80,11 @@ class EmbeddedTarget:
     def write(self, part: Range, records: Batch, migration: str, *, fresh: bool) -> list[Quarantined]:  # noqa: ARG002
         """See `memferry.backends.api.Target`; the caller holds the transaction."""
         self._store.mark_text_stale()
-        self._store.write(records, marker=migration, fresh=fresh)
-        return []
+        refused = self._store.write(records, marker=migration, fresh=fresh)
+        if not refused:
+            return []
+        message = "an embedded store takes 256 vectors a record"
+        return [Quarantined(*row) for row in Mapper.quarantine(records.take(refused), "too-many-vectors", message)]
 
     def delete(self, identities: list[tuple[str, str]]) -> int:
         """See `memferry.backends.api.Target`; the caller holds the transaction."""

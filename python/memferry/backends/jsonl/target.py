@@ -7,6 +7,7 @@ file as it was before the first run.
 from __future__ import annotations
 
 import filecmp
+import json
 import os
 import shutil
 import threading
@@ -28,6 +29,23 @@ __all__ = ["JsonlTarget", "ledger_folder"]
 def ledger_folder(path: Path) -> Path:
     """Where the ledger and the parts of `path` lie."""
     return path.with_name(path.name + ".memferry")
+
+
+def _stamp(path: Path) -> str | None:
+    """Size and time of a file, to see whether someone changed it; both stay as they are when it is renamed."""
+    if not path.exists():
+        return None
+    status = path.stat()
+    return f"{status.st_size} {status.st_mtime_ns}"
+
+
+def _sync(path: Path) -> None:
+    """Waits until a file, or what a folder lists, is on the disk."""
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
 
 
 class JsonlTarget:
@@ -92,6 +110,12 @@ class JsonlTarget:
             if existed:
                 shutil.copy2(self._path, previous)
             self.documents.put(migration, "previous", "kept" if existed else "none")
+        if self.documents.get(migration, "base") is None or self._changed_by_others(migration):
+            # What was compared with another file is compared again.
+            with self.transaction():
+                for prefix in ("range/", "quarantine/", "conflict/", "rest"):
+                    self.documents.delete(migration, prefix)
+                self.documents.put(migration, "base", str(_stamp(self._path)))
         if self._path.exists():
             self._index = JsonlIndex(self._path, self._mapper)
 
@@ -135,12 +159,9 @@ class JsonlTarget:
         """Rewrites the file without these records."""
         index = JsonlIndex(self._path, self._mapper)
         index.replace(identities)
-        kept = self._beside("kept")
-        self._write_rest(index, kept)
-        jsonl_concatenate([kept], self._path)
-        kept.unlink()
-        # Only a file that is as this migration left it can be rolled back.
-        self.documents.put(self._migration, "joined", self.stamp())
+        whole = self._beside(f"whole-{self._migration}")
+        self._write_rest(index, whole)
+        self._put_into_place(whole, self._migration)
         return len(identities)
 
     def restore(self, records: Batch) -> None:
@@ -161,17 +182,51 @@ class JsonlTarget:
             else:
                 JsonlPart(rest, self._path).finish()
             self.documents.put(migration, "rest", "written")
-        jsonl_concatenate([*parts, rest], self._path)
+        if self._changed_by_others(migration):
+            raise RefusedError(
+                "existing",
+                f"{self._path} was changed by someone while this migration was at work; nothing was put into place",
+                hint="the same command looks at it again",
+            )
+        whole = self._beside(f"whole-{migration}")
+        jsonl_concatenate([*parts, rest], whole)
+        self._put_into_place(whole, migration)
         with self.transaction():
-            self.documents.put(migration, "joined", self.stamp())
+            self.documents.put(migration, "joined", "yes")
             self.documents.delete(migration, "rest")
         for path in [*parts, rest]:
             path.unlink(missing_ok=True)
 
-    def stamp(self) -> str:
-        """Size and time of the file, to see whether someone changed it."""
-        status = self._path.stat()
-        return f"{status.st_size} {status.st_mtime_ns}"
+    def _put_into_place(self, whole: Path, migration: str) -> None:
+        """Renames a finished file over the one that is there, and notes first by what it will be known."""
+        stamps = self._stamps(migration)
+        now = _stamp(self._path)
+        fresh = stamps.with_name(f"{stamps.name}.new")
+        fresh.write_text(json.dumps([stamp for stamp in self._noted(migration) if stamp == now] + [_stamp(whole)]))
+        _sync(fresh)
+        fresh.replace(stamps)
+        _sync(self._folder)
+        whole.replace(self._path)
+        _sync(self._path.parent)
+
+    def _changed_by_others(self, migration: str) -> bool:
+        """Whether the file is another one than the run has compared its records with."""
+        if self.documents.get(migration, "joined") is not None:
+            return False  # What happens to it from here on is for the proof to find.
+        base = self.documents.get(migration, "base")
+        return base != str(_stamp(self._path)) and not self.is_as_left(migration)
+
+    def _stamps(self, migration: str) -> Path:
+        # Not in the ledger: it is written while a transaction of the ledger may still be taken back.
+        return self._folder / f"stamps-{migration}.json"
+
+    def _noted(self, migration: str) -> list[str | None]:
+        stamps = self._stamps(migration)
+        return list(json.loads(stamps.read_text())) if stamps.exists() else []
+
+    def is_as_left(self, migration: str) -> bool:
+        """Whether the file is as this migration last put it into place."""
+        return _stamp(self._path) in self._noted(migration)
 
     def untouched(self, migration: str) -> bool:
         """Whether the file is still as it was before the first run."""
@@ -208,7 +263,13 @@ class JsonlTarget:
 
     def drop_created(self, migration: str) -> None:
         """Drops the parts of an unfinished run and the copy of the previous file."""
-        for pattern in (f"part-{migration}-*", f"rest-{migration}*", f"previous-{migration}*"):
+        for pattern in (
+            f"part-{migration}-*",
+            f"rest-{migration}*",
+            f"whole-{migration}*",
+            f"previous-{migration}*",
+            f"stamps-{migration}*",
+        ):
             for path in self._folder.glob(pattern):
                 path.unlink(missing_ok=True)
 

@@ -167,6 +167,9 @@ class Neo4jSource:
         reader = Neo4jReader if self.native else PlainReader
         return reader(self._connection, self._mapper)
 
+    def witness(self) -> None:
+        """Nothing: ranges are of keys, and hold however the store changes."""
+
     def close(self) -> None:
         """Ends the connection, unless it is shared."""
         if self._owned:

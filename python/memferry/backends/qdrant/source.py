@@ -57,6 +57,9 @@ class QdrantSource:
         """The client serves all threads."""
         return QdrantReader(self._store, self._url.name, self._mapper)
 
+    def witness(self) -> None:
+        """Nothing: ranges are of keys, and hold however the store changes."""
+
     def close(self) -> None:
         """The connection ends with its object."""
 

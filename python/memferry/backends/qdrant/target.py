@@ -69,6 +69,8 @@ class QdrantTarget:
         wanted = self._wanted(vectors)
         if self._info is None:
             self.documents.put(migration, "created", self._url.name)
+            # Noted before the index is put off: a kill in between costs the server's own number, not the index.
+            self.documents.put(migration, "threshold", json.dumps(None))
             threshold = self._store.create(self._url.name, json.dumps(wanted), deferred_index=True)
             self.documents.put(migration, "threshold", json.dumps(threshold))
             if self.native:
@@ -156,7 +158,7 @@ class QdrantTarget:
         return len(identities)
 
     def restore(self, records: Batch) -> None:
-        """Writes records back as they were, without a marker of ours."""
+        """See `memferry.backends.api.Target`."""
         raw, _, _, _ = self._mapper.encode(records, namespace=NAMESPACE)
         self._store.upsert(self._url.name, raw)
 

@@ -7,7 +7,7 @@ use rusqlite::{OptionalExtension, Statement, ToSql};
 use super::Store;
 use super::schema::{COLUMNS, VECTORS_PER_RECORD, column_list};
 use crate::digest::digest;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::record::{Kind, RecordRef, RecordView};
 use crate::value::{canonical_f64, write_text};
 
@@ -25,16 +25,22 @@ impl Store {
     ///
     /// `marker`: the migration that writes; `None` leaves marker columns as the batch has them.
     /// `fresh`: no record of the batch is there yet, so none is looked for.
-    pub fn write(&self, records: &RecordBatch, marker: Option<&str>, fresh: bool) -> Result<()> {
+    /// The rows with more vectors than fit come back; they are not written.
+    pub fn write(&self, records: &RecordBatch, marker: Option<&str>, fresh: bool) -> Result<Vec<usize>> {
         let view = RecordView::new(records)?;
         let mut scratch = Vec::new();
+        let mut refused = Vec::new();
         for kind in Kind::ALL {
             if !(0..view.len()).any(|row| view.kind(row) == kind) {
                 continue;
             }
             let mut statements = self.statements(kind)?;
             let mut next = self.bounds(kind)?.map_or(1, |(_, high)| high + 1);
-            for r in view.iter().filter(|r| r.kind == kind) {
+            for (row, r) in view.iter().enumerate().filter(|(_, r)| r.kind == kind) {
+                if r.vectors.len() as i64 > VECTORS_PER_RECORD {
+                    refused.push(row);
+                    continue;
+                }
                 let digest = marker.map_or(r.marker_digest, |_| Some(digest(&r, &mut scratch).to_be_bytes()));
                 let marker = marker.or(r.marker_migration);
                 let known = if fresh {
@@ -50,7 +56,7 @@ impl Store {
                     .map_err(|e| e.at(format!("{} {:?}", kind.as_str(), r.id)))?;
             }
         }
-        Ok(())
+        Ok(refused)
     }
 
     /// Deletes records of `kind`; how many were there.
@@ -106,9 +112,6 @@ fn write_row(
     marker: Option<&str>,
     digest: Option<[u8; 16]>,
 ) -> Result<()> {
-    if r.vectors.len() as i64 > VECTORS_PER_RECORD {
-        return Err(Error::invalid(format!("{} vectors, at most {VECTORS_PER_RECORD} fit", r.vectors.len())));
-    }
     let scores = r.scores.map(|score| score.map(canonical_f64));
     let tags = r.tags.as_ref().map(|tags| {
         let mut json = String::from("[");

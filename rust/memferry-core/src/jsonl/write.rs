@@ -29,7 +29,11 @@ impl Part {
         let packer = match compression {
             Compression::None => Packer::Plain(file),
             Compression::Gzip => Packer::Gzip(flate2::write::GzEncoder::new(file, flate2::Compression::new(6))),
-            Compression::Zstd => Packer::Zstd(zstd::stream::write::Encoder::new(file, 3)?),
+            Compression::Zstd => {
+                let mut encoder = zstd::stream::write::Encoder::new(file, 3)?;
+                encoder.include_checksum(true)?;
+                Packer::Zstd(encoder)
+            }
         };
         Ok(Self { packer })
     }

@@ -109,7 +109,7 @@ impl Mapper {
     ///
     /// `namespace`: the store takes only UUIDs and u64 as keys; other ids become UUIDv5 under it. `accepted`: gaps that
     /// may be dropped; a record with any other gap is quarantined. `nested`: observations by owner for profiles that
-    /// keep them inside. `marker`: migration to mark the records with.
+    /// keep them inside. `marker`: migration to mark the records with; without one they keep the markers they have.
     pub fn encode(
         &self,
         records: &RecordBatch,
@@ -133,7 +133,10 @@ impl Mapper {
             let Some(map) = self.profile.of(record.kind) else { continue };
             let key = store_key(&record, namespace);
             let items = map.explode.as_ref().and_then(|_| nested.get(record.id)).map_or(&[][..], Vec::as_slice);
-            let mark = marker.map(|migration| (migration, crate::digest::digest(&record, &mut scratch)));
+            let mark = match marker {
+                Some(migration) => Some((migration, crate::digest::digest(&record, &mut scratch))),
+                None => record.marker_migration.zip(record.marker_digest.map(u128::from_be_bytes)),
+            };
             body.clear();
             let written =
                 encode::body(map, &record, &key, items, mark).and_then(|map| self.write(&Value::Map(map), &mut body));
