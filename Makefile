@@ -29,7 +29,7 @@ lint: build ## Formatting, lints, types, stubs, layers, licences
 	cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
 	ruff format --check --quiet .
 	ruff check --quiet .
-	mypy python/memferry tests/testbed tests/reference tests/phases tests/conftest.py examples benchmarks
+	mypy python/memferry tests examples benchmarks
 	python -m mypy.stubtest memferry._native --allowlist .stubtest-allowlist
 	lint-imports
 	$(MAKE) --no-print-directory deny

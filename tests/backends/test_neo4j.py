@@ -699,7 +699,8 @@ def test_a_killed_run_goes_on(graph: Graph, failpoint: str) -> None:
     }
     code = (
         "import os\nfrom dataclasses import replace\nfrom memferry.phases import plan\nplan.ROWS_PER_RANGE = 60\n"
-        "plan.BYTES_PER_RANGE = 20_000\nfrom memferry.phases.migrate import migrate\nfrom memferry.model import Limits\n"
+        "plan.BYTES_PER_RANGE = 20_000\nfrom memferry.phases.migrate import migrate\n"
+        "from memferry.model import Limits\n"
         "from memferry.urls import Secrets, parse_url\nimport sys\n"
         "target = replace(parse_url(sys.argv[2]), secrets=Secrets(password=os.environ['MEMFERRY_TARGET_PASSWORD']))\n"
         "migrate(parse_url(sys.argv[1]), target, plan.Options(limits=Limits(records=50)))\n"

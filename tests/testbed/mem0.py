@@ -108,7 +108,7 @@ class Mem0:
         messages: str | Sequence[Mapping[str, str]],
         *,
         metadata: Mapping[str, object] | None = None,
-        **scope: str,
+        **scope: str | None,
     ) -> list[dict[str, Any]]:
         """Store messages verbatim (`infer=False`), one memory each.
 
