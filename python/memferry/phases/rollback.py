@@ -45,8 +45,11 @@ def rollback(target: Target, ledger: Ledger, *, stop: Stop | None = None) -> Rol
     Raises:
         RefusedError: `no-migration`; `existing` when a file is not as this migration left it.
     """
-    if ledger.run() is None:
+    run = ledger.run()
+    if run is None:
         raise RefusedError("no-migration", f"the target knows no migration {ledger.migration}")
+    if run["state"] == "rolled_back":
+        return RolledBack()  # And nothing of it has been written since.
     ledger.acquire(target)
     try:
         done = _file(target, ledger) if isinstance(target, JsonlTarget) else _records(target, ledger, stop or Stop())
