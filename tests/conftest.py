@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
-if TYPE_CHECKING:
-    import pytest
+import pytest
 
 pytest_plugins = ["testbed.fixtures"]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _state_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keeps the ledgers of foreign targets out of the state directory of who runs the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MEMFERRY_STATE_DIR", str(tmp_path_factory.mktemp("state")))
+        yield
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

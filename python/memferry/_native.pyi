@@ -55,7 +55,7 @@ class Batch:
 class Mapper:
     """Runs one profile table."""
 
-    def __new__(cls, profile_json: str, escaped: bool) -> Mapper: ...
+    def __new__(cls, profile_json: str, escaped: bool, *, gathering: bool = False) -> Mapper: ...
     @property
     def profile(self) -> str:
         """Name of the profile."""
@@ -130,6 +130,27 @@ class EmbeddedStore:
     def ledger_scan(self, migration: str, prefix: str, after: str, limit: int) -> list[tuple[str, str]]: ...
     def ledger_delete(self, migration: str, prefix: str) -> None: ...
     def ledger_migrations(self) -> list[str]: ...
+    def journal_open(self) -> None:
+        """Makes the journal of a foreign target where there is none."""
+
+    def journal_intend(self, records: Batch, migration: str) -> None:
+        """Says that a migration is about to write these records, as the target will give them back."""
+
+    def journal_confirm(self, records: Batch, migration: str) -> None:
+        """Says that these records are in the target."""
+
+    def journal_confirm_all(self, migration: str) -> None:
+        """Says that everything a migration intended is in the target."""
+
+    def journal_mark(self, records: Batch) -> Batch:
+        """Records of the target with their markers."""
+
+    def journal_forget(self, identities: list[tuple[str, str]]) -> None:
+        """Drops what is known of records that are gone."""
+
+    def journal_drop(self, migration: str) -> None:
+        """Drops what is known of a migration."""
+
     def mark_text_stale(self) -> None: ...
     def rebuild_text(self) -> None: ...
     def quick_check(self) -> str: ...
@@ -301,8 +322,28 @@ class Keys:
     def contains(self, records: Batch) -> bytes:
         """One byte a record: 1 where its kind and id were added."""
 
+    def contains_owners(self, records: Batch) -> bytes:
+        """One byte a record: 1 where its owner was added as an entity."""
+
     def repeated(self) -> Keys:
         """Only the keys that were added more than once."""
+
+@final
+class Spill:
+    """Observations on their way to the entities they go into."""
+
+    def __new__(cls, folder: _Path, cache_bytes: int) -> Spill: ...
+    def add(self, records: Batch) -> None:
+        """Adds the observations of a batch."""
+
+    def attach(self, records: Batch) -> tuple[Batch, int]:
+        """The batch with the observations of its entities within them, and how many those are."""
+
+    def displaced(self) -> tuple[int, str] | None:
+        """How many observations do not get the place that their id says, and the id of one; None where all do."""
+
+def gathered(records: Batch) -> int:
+    """How many observations were gathered into the entities of a batch."""
 
 def classify(source: Batch, existing: Batch, migration: str) -> bytes:
     """One byte a source record: 0 create, 1 update, 2 unchanged, 3 conflict, 4 existing."""

@@ -7,20 +7,23 @@ from pathlib import Path
 from memferry._native import gap_names
 from memferry.backends.api import Source, Target
 from memferry.backends.embedded import EmbeddedSource, EmbeddedTarget
-from memferry.backends.jsonl import JsonlSource, JsonlTarget
+from memferry.backends.jsonl import ForeignJsonlTarget, JsonlSource, JsonlTarget
+from memferry.backends.jsonl.target import identity_of as identity_of_jsonl
 from memferry.backends.jsonl.target import ledger_folder
 from memferry.backends.neo4j import Neo4jSource, Neo4jTarget
 from memferry.backends.qdrant import QdrantSource, QdrantTarget
 from memferry.backends.qdrant.documents import ledger_name
 from memferry.backends.qdrant.source import connect as connect_qdrant
+from memferry.backends.qdrant.source import identity_of as identity_of_qdrant
+from memferry.backends.state import State, state_directory
 from memferry.errors import RefusedError
 from memferry.urls import StoreUrl
 
-__all__ = ["BACKENDS", "Source", "Target", "gap_names", "has_ledger", "open_source", "open_target"]
+__all__ = ["BACKENDS", "Source", "Target", "gap_names", "has_ledger", "ledger_hint", "open_source", "open_target"]
 
 BACKENDS = {
     "embedded": "one SQLite file; profiles: native",
-    "jsonl": "one JSON document a line, plain, .gz or .zst; profiles: native, server-memory (read)",
+    "jsonl": "one JSON document a line, plain, .gz or .zst; profiles: native, server-memory",
     "qdrant": "a collection over gRPC, port 6334; profiles: native, plain, mem0",
     "neo4j": "a database over Bolt, port 7687, 5.26 and newer; profiles: native, plain (read)",
 }
@@ -49,6 +52,8 @@ def open_source(url: StoreUrl) -> Source:
 def has_ledger(url: StoreUrl) -> bool:
     """Whether there is a place for a ledger at `url` already; where not, a plan is made before one is."""
     if url.backend == "qdrant":
+        if url.profile != "native":
+            return State.exists(identity_of_qdrant(url))
         return connect_qdrant(url).exists(ledger_name(url.name))
     if url.backend == "neo4j":
         target = Neo4jTarget(url)
@@ -58,7 +63,19 @@ def has_ledger(url: StoreUrl) -> bool:
             target.close()
     if url.path is None:
         return True
+    if url.backend == "jsonl" and url.profile != "native":
+        return State.exists(url.identity or identity_of_jsonl(url.path))
     return (url.path if url.backend == "embedded" else ledger_folder(url.path)).exists()
+
+
+def ledger_hint(url: StoreUrl) -> str | None:
+    """What may be wrong where there is no ledger of a foreign target."""
+    if url.profile == "native":
+        return None
+    return (
+        f"the ledger of a foreign store lies in the state directory, {state_directory()}; without it nothing is known "
+        "of what was written. MEMFERRY_STATE_DIR names another one"
+    )
 
 
 def open_target(url: StoreUrl, accepted: tuple[str, ...] = (), scratch: Path | None = None) -> Target:
@@ -75,9 +92,10 @@ def open_target(url: StoreUrl, accepted: tuple[str, ...] = (), scratch: Path | N
             raise RefusedError("store-missing", f"no folder: {url.path.parent}")
         return EmbeddedTarget(scratch / "store.db" if scratch else url.path, url.identity)
     if url.backend == "jsonl" and url.path:
-        return JsonlTarget(url.path, url.profile, url.identity, accepted, scratch)
+        made = JsonlTarget if url.profile == "native" else ForeignJsonlTarget
+        return made(url.path, url.profile, url.identity, accepted, scratch)
     if url.backend == "qdrant":
-        return QdrantTarget(url, accepted)
+        return QdrantTarget(url, accepted, scratch)
     if url.backend == "neo4j":
         return Neo4jTarget(url, accepted)
     raise RefusedError("url", f"backend `{url.backend}` is not built in, allowed: {', '.join(BACKENDS)}")

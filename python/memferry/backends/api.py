@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from memferry._native import Batch
 from memferry.model import Limits, Page, Quarantined, Range, Stream, VectorSpec
 
-__all__ = ["Documents", "Reader", "Source", "Target"]
+__all__ = ["Documents", "Foreign", "Reader", "Source", "Target", "as_foreign"]
 
 
 class Reader(Protocol):
@@ -154,3 +154,21 @@ class Target(Protocol):
     def close(self) -> None:
         """Ends all connections."""
         ...
+
+
+@runtime_checkable
+class Foreign(Protocol):
+    """A target in another system's layout, which does not hold every record and files them under ids of its own."""
+
+    def fit(self, records: Batch) -> tuple[Batch, list[Quarantined]]:
+        """The records that this store holds, and those that it cannot; what an accepted gap drops is in neither."""
+        ...
+
+    def filed(self, records: Batch) -> list[tuple[str, str]]:
+        """Kinds and ids under which this store has the records, or would have them."""
+        ...
+
+
+def as_foreign(target: Target) -> Foreign | None:
+    """The target as one in another system's layout, None where its layout is ours."""
+    return target if not target.native and isinstance(target, Foreign) else None

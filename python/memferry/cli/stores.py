@@ -41,7 +41,8 @@ def _ledger(target: backends.Target, migration: str | None, url: StoreUrl) -> Le
 def _open_existing(text: str) -> tuple[StoreUrl, backends.Target]:
     url = store_url("TARGET", text)
     if not backends.has_ledger(url):
-        raise RefusedError("no-migration", f"{url.text} knows no migration")
+        hint = backends.ledger_hint(url)
+        raise RefusedError("no-migration", f"{url.text} knows no migration", hint=hint)
     return url, backends.open_target(url)
 
 

@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 
-from memferry._native import Batch, Keys, Mapper, classify
-from memferry.backends.api import Reader, Source, Target
+from memferry._native import Batch, Keys, Mapper, classify, gathered
+from memferry.backends.api import Reader, Source, Target, as_foreign
 from memferry.errors import StoreError, TransientError
 from memferry.failpoints import failpoint
 from memferry.ledger import LEASE_SECS, Ledger, RangeState
 from memferry.model import Page, Quarantined, Range
+from memferry.phases.gather import Gathered
 from memferry.phases.plan import Options, Plan, Progress, Stop
 from memferry.phases.reading import read_page
 from memferry.profiles import load_mapper
@@ -41,6 +42,7 @@ class _Copy:
         self.plan = plan
         self.source = source
         self.target = target
+        self.foreign = as_foreign(target)
         self.ledger = ledger
         self.options = options
         self.progress = progress
@@ -81,7 +83,7 @@ class _Copy:
         for kind, count in page.records.counts():
             books.of(kind).read += count
         # Exploded observations stand beside what was read.
-        books.of("observation").read -= page.exploded
+        books.of("observation").read += page.nested - page.exploded
         books.of("observation").exploded += page.exploded
         for row in page.quarantined:
             books.of(row.kind or "unknown").read += 1
@@ -110,7 +112,15 @@ class _Copy:
             twice = self.repeated.contains(records)
             bad = Mapper.quarantine(records.filter(twice), "repeated-id", "this id stands more than once in the source")
             quarantined += [Quarantined(*row) for row in bad]
+            self.count_nested(state, records.filter(twice), "quarantined")
             records = records.filter(bytes(1 - flag for flag in twice))
+        if self.foreign:
+            fitting, bad_rows = self.foreign.fit(records)
+            self.count_dropped(state, records, fitting, bad_rows)
+            quarantined += bad_rows
+            self.count_nested(state, records, "quarantined")
+            self.count_nested(state, fitting, "quarantined", -1)
+            records = fitting
         if not len(records):
             return quarantined
         if not self.fresh:
@@ -126,14 +136,16 @@ class _Copy:
     def choose(self, part: Range, records: Batch, state: RangeState) -> Batch:
         """Compares with what the target holds; the records to write."""
         held = self.target.fetch(records)
-        actions = classify(self.target.image(records), held, self.plan.migration)
+        # A foreign target may file them under other ids.
+        images = self.target.image(records)
+        actions = classify(images, held, self.plan.migration)
         left: list[tuple[str, str, str]] = []
         write = {_CREATE, _UPDATE}
         for action, reason, overwrite in (
             (_CONFLICT, "changed in the target since it was written", self.options.on_conflict == "source"),
             (_EXISTING, "written by someone else", self.options.on_existing == "overwrite"),
         ):
-            chosen = records.filter(bytes(a == action for a in actions))
+            chosen = images.filter(bytes(a == action for a in actions))
             if not len(chosen):
                 continue
             if overwrite:
@@ -156,10 +168,23 @@ class _Copy:
         for row, (_, body, _) in zip(rows, raw.rows(), strict=True):
             self.ledger.save_original(*identities[row], body.decode())
 
+    def count_dropped(self, state: RangeState, records: Batch, fitting: Batch, bad: list[Quarantined]) -> None:
+        """Counts what an accepted gap leaves out: a whole kind that the target has no place for."""
+        left = dict(fitting.counts())
+        for kind, count in records.counts():
+            state.books.of(kind).filtered += count - left[kind] - sum(row.kind == kind for row in bad)
+
     def count(self, state: RangeState, records: Batch, column: str) -> None:
         for kind, count in records.counts():
             books = state.books.of(kind)
             setattr(books, column, getattr(books, column) + count)
+        self.count_nested(state, records, "nested" if column in {"written", "unchanged"} else column)
+
+    def count_nested(self, state: RangeState, records: Batch, column: str, sign: int = 1) -> None:
+        """Counts the observations that share the fate of their entities."""
+        if isinstance(self.source, Gathered):
+            books = state.books.of("observation")
+            setattr(books, column, getattr(books, column) + sign * gathered(records))
 
 
 @contextmanager

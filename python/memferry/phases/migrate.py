@@ -13,12 +13,13 @@ from typing import Any
 
 from memferry._native import Keys
 from memferry.backends import has_ledger, open_source, open_target
-from memferry.backends.api import Source, Target
+from memferry.backends.api import Source, Target, as_foreign
 from memferry.errors import MemferryError, RefusedError
 from memferry.failpoints import failpoint
 from memferry.ledger import Ledger, RangeState
 from memferry.model import Books, Outcome, Range
 from memferry.phases.copy import run_copy
+from memferry.phases.gather import Gathered, gathered_source
 from memferry.phases.plan import Options, Plan, Progress, Stop, make_plan, migration_id
 from memferry.phases.reading import read_pages, read_stream
 from memferry.phases.verify import Verification, verify
@@ -100,7 +101,7 @@ def _open(
         scratch = None if has_ledger(target_url) else Path(folder)
         target = open_target(target_url, options.accept, scratch)
         try:
-            yield source, target, scratch
+            yield gathered_source(source, target), target, scratch
         finally:
             target.close()
             source.close()
@@ -149,6 +150,7 @@ def migrate(
         fresh_plan = plan_only(source_url, target_url, options, progress=progress, stop=stop)
     source = open_source(source_url)
     target = open_target(target_url, options.accept)
+    source = gathered_source(source, target)
     try:
         ledger = Ledger(target.documents, migration_id(source, target))
         retrying(lambda: ledger.acquire(target))
@@ -190,6 +192,8 @@ def _run(
     books = retrying(ledger.books)
     if not books.balanced():
         raise MemferryError("books", f"the books do not balance: {books.to_json()}")
+    if isinstance(source, Gathered):
+        source.gather()
     verification = verify(plan, source, target, ledger, options, progress=progress, stop=stop)
     conflicts = list(ledger.conflicts())
     outcome = judge(plan, books, verification, options)
@@ -262,11 +266,14 @@ def _carry_deletions(
     """Deletes records that this migration wrote, that are as it wrote them, and that the source no longer has."""
     if any(row.id is None for _, row in ledger.quarantined()):
         raise RefusedError("max-deletes", "rows of the source could not be read, so nothing can be called deleted")
-    keys = Keys()
+    keys, foreign = Keys(), as_foreign(target)
     for part in plan.ranges:
         for page in read_pages(source, part, options.limits):
             stop.check()
-            keys.add(page.records)
+            if foreign:
+                keys.add_identities(foreign.filed(page.records))
+            else:
+                keys.add(page.records)
     store = target.source()
     if store is None:
         return
@@ -340,6 +347,7 @@ def verify_only(
     if not has_ledger(target_url):
         raise RefusedError("no-migration", f"there is nothing at {target_url.text}")
     source, target = open_source(source_url), open_target(target_url, options.accept)
+    source = gathered_source(source, target)
     try:
         ledger = Ledger(target.documents, migration_id(source, target))
         text = ledger.plan()

@@ -10,9 +10,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Literal
 
 from memferry._native import Buckets, Keys, blake3_hex
-from memferry.backends.api import Source, Target
+from memferry.backends.api import Source, Target, as_foreign
 from memferry.errors import MemferryError, RefusedError
 from memferry.model import KINDS, Books, Limits, OnConflict, OnExisting, Range, VectorSpec
+from memferry.phases.gather import Gathered
 from memferry.phases.reading import read_pages, read_stream
 
 __all__ = ["BUCKETS", "PLAN_FORMAT", "Gap", "Options", "Plan", "Progress", "Stop", "make_plan", "migration_id"]
@@ -216,6 +217,7 @@ def make_plan(
     ranges = _cut(source, ordered=target.ordered)
     expected = sum(s.rows or 0 for s in source.streams()) or None
     scan, keys, buckets = _Scan(), Keys(), Buckets(BUCKETS)
+    filed = Keys() if as_foreign(target) else keys
     lock = threading.Lock()
 
     def read(part: Range) -> None:
@@ -223,12 +225,15 @@ def make_plan(
             stop.check()
             buckets.add(page.records)
             keys.add(page.records)
+            if filed is not keys:
+                filed.add(target.image(page.records))
             gaps = target.gaps(page.records)
             with lock:
                 scan.rows += page.read
                 scan.add_gaps(gaps)
                 for kind, count in page.records.counts():
                     scan.books.of(kind).read += count
+                scan.books.of("observation").read += page.nested
                 scan.books.of("unknown").read += len(page.quarantined)
                 for name, form, dim, count in page.records.vector_specs():
                     scan.vectors[name, form, dim] = scan.vectors.get((name, form, dim), 0) + count
@@ -237,9 +242,11 @@ def make_plan(
     with ThreadPoolExecutor(max_workers=options.parallelism) as pool:
         for done in [pool.submit(read, part) for part in ranges]:
             done.result()
-    twice = keys.repeated()
-    repeated = _identities(source, ranges, twice, options.limits) if len(twice) else []
-    held, existing = _look_at_target(target, keys, migration_id(source, target), options, stop)
+    if isinstance(source, Gathered):
+        scan.add_gaps(source.gaps)
+    twice = filed.repeated()
+    repeated = _identities(source, ranges, target, twice, options.limits) if len(twice) else []
+    held, existing = _look_at_target(target, filed, migration_id(source, target), options, stop)
     plan = Plan(
         migration=migration_id(source, target),
         source={**_store(source), **({} if witness is None else {"witness": witness})},
@@ -266,11 +273,16 @@ def _store(store: Source | Target) -> dict[str, str]:
     return {"backend": store.backend, "profile": store.profile, "identity": store.identity}
 
 
-def _identities(source: Source, ranges: list[Range], keys: Keys, limits: Limits) -> list[tuple[str, str]]:
+def _identities(
+    source: Source, ranges: list[Range], target: Target, keys: Keys, limits: Limits
+) -> list[tuple[str, str]]:
+    """Kinds and ids, in the source, of records that are filed under one of `keys`."""
     found: set[tuple[str, str]] = set()
+    foreign = as_foreign(target)
     for part in ranges:
         for page in read_pages(source, part, limits):
-            found.update(page.records.filter(keys.contains(page.records)).identities())
+            records = foreign.fit(page.records)[0] if foreign else page.records
+            found.update(records.filter(keys.contains(target.image(records))).identities())
     return sorted(found)
 
 

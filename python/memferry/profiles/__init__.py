@@ -22,8 +22,13 @@ def profile_names(shape: str) -> list[str]:
     return sorted(name.removesuffix(ending) for name in names if name.endswith(ending))
 
 
-def load_mapper(profile: str, shape: str) -> Mapper:
+def load_mapper(profile: str, shape: str, *, gathering: bool = False) -> Mapper:
     """Loads a profile's mapper for a shape.
+
+    Args:
+        profile: Name of the profile.
+        shape: What the store's rows are.
+        gathering: Leave lists within their record, for a target whose observations live inside their entity.
 
     Raises:
         RefusedError: `profile`, when there is none.
@@ -34,4 +39,4 @@ def load_mapper(profile: str, shape: str) -> Mapper:
     text = files(__name__).joinpath(f"{profile}-{shape}.json").read_text("utf-8")
     # Documents are plain JSON unless the profile is ours; every other shape hands over canonical text.
     escaped = shape != "document" or bool(json.loads(text).get("escaped"))
-    return Mapper(text, escaped)
+    return Mapper(text, escaped, gathering=gathering)

@@ -8,6 +8,8 @@ use crate::value::{Value, get};
 pub const POSITION: &str = "$position";
 /// Note within `extra`: the record had no such list, not even an empty one.
 pub const MISSING: &str = "$missing";
+/// Note within `extra`: the texts of the observations that were gathered for an entity, where they live inside it.
+pub const GATHERED: &str = "$observations";
 /// An `extra` of nothing but [`MISSING`].
 const ONLY_MISSING: &str = r#"{"$missing":true}"#;
 
@@ -205,7 +207,7 @@ impl Carries {
     /// The gaps of one record.
     pub fn gaps(&self, r: &RecordRef<'_>) -> GapSet {
         let mut gaps = columns(r).minus(self.fields);
-        if !self.extra && r.extra != "{}" && r.extra != ONLY_MISSING {
+        if !self.extra && r.extra != "{}" && r.extra != ONLY_MISSING && has_more_than_notes(r.extra) {
             gaps.add(EXTRA);
         }
         for vector in &r.vectors {
@@ -231,6 +233,14 @@ impl Carries {
             }
         }
         gaps
+    }
+}
+
+/// Whether there are unmapped fields beside our notes.
+fn has_more_than_notes(extra: &str) -> bool {
+    match Value::from_canonical(extra) {
+        Ok(Value::Map(map)) => map.iter().any(|(key, _)| key != MISSING && key != GATHERED),
+        _ => true,
     }
 }
 

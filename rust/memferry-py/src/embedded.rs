@@ -139,6 +139,43 @@ impl EmbeddedStore {
         self.with(py, Store::ledger_migrations)
     }
 
+    /// Makes the journal of a foreign target where there is none.
+    fn journal_open(&self, py: Python<'_>) -> PyRes<()> {
+        self.with(py, Store::journal_open)
+    }
+
+    /// Says that a migration is about to write these records, as the target will give them back.
+    fn journal_intend(&self, py: Python<'_>, records: &Batch, migration: &str) -> PyRes<()> {
+        self.with(py, |store| store.journal_intend(&records.inner, migration))
+    }
+
+    /// Says that these records are in the target.
+    fn journal_confirm(&self, py: Python<'_>, records: &Batch, migration: &str) -> PyRes<()> {
+        self.with(py, |store| store.journal_confirm(&records.inner, migration))
+    }
+
+    /// Says that everything a migration intended is in the target.
+    fn journal_confirm_all(&self, py: Python<'_>, migration: &str) -> PyRes<()> {
+        self.with(py, |store| store.journal_confirm_all(migration))
+    }
+
+    /// Records of the target with their markers.
+    fn journal_mark(&self, py: Python<'_>, records: &Batch) -> PyRes<Batch> {
+        Ok(self.with(py, |store| store.journal_mark(&records.inner))?.into())
+    }
+
+    /// Drops what is known of records that are gone.
+    fn journal_forget(&self, py: Python<'_>, identities: Vec<(String, String)>) -> PyRes<()> {
+        let keys =
+            identities.iter().map(|(kind, id)| Ok((Kind::parse(kind)?, id.as_str()))).collect::<PyRes<Vec<_>>>()?;
+        self.with(py, |store| store.journal_forget(&keys))
+    }
+
+    /// Drops what is known of a migration.
+    fn journal_drop(&self, py: Python<'_>, migration: &str) -> PyRes<()> {
+        self.with(py, |store| store.journal_drop(migration))
+    }
+
     fn mark_text_stale(&self, py: Python<'_>) -> PyRes<()> {
         self.with(py, Store::mark_text_stale)
     }

@@ -29,8 +29,10 @@ pub struct Mapper {
 #[pymethods]
 impl Mapper {
     #[new]
-    fn new(profile_json: &str, escaped: bool) -> PyRes<Self> {
-        Ok(Self { inner: Core::new(Profile::from_json(profile_json)?, escaped) })
+    #[pyo3(signature = (profile_json, escaped, *, gathering=false))]
+    fn new(profile_json: &str, escaped: bool, gathering: bool) -> PyRes<Self> {
+        let inner = Core::new(Profile::from_json(profile_json)?, escaped);
+        Ok(Self { inner: if gathering { inner.gathering() } else { inner } })
     }
 
     /// Name of the profile.

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use hashbrown::HashMap;
 use memferry_core::digest::identity;
 use memferry_core::error::Error;
-use memferry_core::record::{Kind, RecordView};
+use memferry_core::record::{Kind, OWNER, RecordView};
 use memferry_core::{keys, sync, verify};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -126,6 +126,17 @@ impl Keys {
             let mut keys = self.inner.lock().map_err(poisoned)?;
             let mask = (0..view.len()).map(|row| u8::from(keys.contains(identity(view.kind(row), view.id(row)))));
             PyRes::Ok(mask.collect::<Vec<_>>())
+        })?;
+        Ok(PyBytes::new(py, &mask))
+    }
+
+    /// One byte a record: 1 where its owner was added as an entity.
+    fn contains_owners<'py>(&self, py: Python<'py>, records: &Batch) -> PyRes<Bound<'py, PyBytes>> {
+        let mask = py.detach(|| {
+            let view = RecordView::new(&records.inner)?;
+            let mut keys = self.inner.lock().map_err(poisoned)?;
+            let mut there = |owner| keys.contains(identity(Kind::Entity, owner));
+            PyRes::Ok(view.iter().map(|r| u8::from(r.texts[OWNER].is_some_and(&mut there))).collect::<Vec<_>>())
         })?;
         Ok(PyBytes::new(py, &mask))
     }

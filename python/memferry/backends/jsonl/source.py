@@ -19,9 +19,11 @@ class JsonlSource:
 
     backend = "jsonl"
 
-    def __init__(self, path: Path, profile: str = "native", identity: str | None = None) -> None:
+    def __init__(
+        self, path: Path, profile: str = "native", identity: str | None = None, mapper: Mapper | None = None
+    ) -> None:
         self._path = path
-        self._mapper = load_mapper(profile, "document")
+        self._mapper = mapper or load_mapper(profile, "document")
         self._seekable = JsonlReader(path).seekable
         self.profile = profile
         self.native = profile == "native"

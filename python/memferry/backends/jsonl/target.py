@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Literal
 
 from memferry._native import Batch, EmbeddedStore, JsonlIndex, JsonlPart, JsonlReader, jsonl_concatenate
+from memferry.backends.api import Source
 from memferry.backends.documents import StoreDocuments
 from memferry.backends.jsonl.source import JsonlSource
+from memferry.backends.state import State
 from memferry.errors import RefusedError
 from memferry.model import Quarantined, Range, VectorSpec
 from memferry.profiles import load_mapper
@@ -29,6 +31,11 @@ __all__ = ["JsonlTarget", "ledger_folder"]
 def ledger_folder(path: Path) -> Path:
     """Where the ledger and the parts of `path` lie."""
     return path.with_name(path.name + ".memferry")
+
+
+def identity_of(path: Path) -> str:
+    """A file is where it lies."""
+    return f"jsonl:{path.resolve()}"
 
 
 def _stamp(path: Path) -> str | None:
@@ -63,30 +70,27 @@ class JsonlTarget:
         accepted: tuple[str, ...] = (),
         scratch: Path | None = None,
     ) -> None:
-        self._mapper = load_mapper(profile, "document")
-        if self._mapper.nests_observations:
-            raise RefusedError(
-                "not-native",
-                f"writing profile `{profile}` is not possible yet: its observations lie inside their entities",
-                hint="it can be read; write to profile `native`",
-            )
+        self._mapper = load_mapper(profile, "document", gathering=True)
         self._path = path
         self._accepted = list(accepted)
         self._folder = scratch or ledger_folder(path)
         if not path.parent.is_dir():
             raise RefusedError("store-missing", f"no folder: {path.parent}")
         self._folder.mkdir(exist_ok=True)
-        self._ledger = EmbeddedStore.open_target(self._folder / "ledger.db")
-        self._lock = threading.RLock()
         self._parts: dict[int, JsonlPart] = {}
         self._index: JsonlIndex | None = None
         self._migration = ""
         self.profile = profile
         self.native = profile == "native"
-        self.documents = StoreDocuments(self._ledger, self._lock)
-        self.identity = identity or f"jsonl:{path.resolve()}"
+        self.identity = identity or identity_of(path)
+        self._ledger, self._lock, self.documents = self._keeper(scratch)
 
-    def source(self) -> JsonlSource | None:
+    def _keeper(self, scratch: Path | None) -> tuple[EmbeddedStore | State, threading.RLock, StoreDocuments]:  # noqa: ARG002
+        """The store of the ledger, its lock, and its documents."""
+        store, lock = EmbeddedStore.open_target(self._folder / "ledger.db"), threading.RLock()
+        return store, lock, StoreDocuments(store, lock)
+
+    def source(self) -> Source | None:
         """The file as it is, to be read."""
         return JsonlSource(self._path, self.profile, self.identity) if self._path.exists() else None
 

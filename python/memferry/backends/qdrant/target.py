@@ -7,12 +7,16 @@ import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Final, Literal
 
 from memferry._native import Batch, Mapper, normalize_vectors, store_keys
+from memferry.backends.api import Documents, Source
 from memferry.backends.qdrant.documents import QdrantDocuments
 from memferry.backends.qdrant.source import QdrantSource, connect, identity_of
+from memferry.backends.state import MarkedSource, State
 from memferry.errors import RefusedError
+from memferry.failpoints import failpoint
 from memferry.model import Quarantined, Range, VectorSpec
 from memferry.profiles import load_mapper
 from memferry.urls import StoreUrl
@@ -35,7 +39,7 @@ class QdrantTarget:
     resume: Literal["page", "range"] = "page"
     ordered = False
 
-    def __init__(self, url: StoreUrl, accepted: tuple[str, ...] = ()) -> None:
+    def __init__(self, url: StoreUrl, accepted: tuple[str, ...] = (), scratch: Path | None = None) -> None:
         self._url = url
         self._store = connect(url)
         self._mapper: Mapper = load_mapper(url.profile, "point")
@@ -44,14 +48,19 @@ class QdrantTarget:
         self.profile = url.profile
         self.native = url.profile == "native"
         self.identity = identity_of(url)
-        self.documents = QdrantDocuments(self._store, url.name)
+        # Nothing of ours goes into another system's collection, nor beside it.
+        self._state = None if self.native else State(self.identity, scratch)
+        self.documents: Documents = self._state.documents if self._state else QdrantDocuments(self._store, url.name)
         self._info: dict[str, Any] | None = None
         if self._store.exists(url.name):
             self._info = json.loads(self._store.info(url.name))
 
-    def source(self) -> QdrantSource | None:
+    def source(self) -> Source | None:
         """The same collection, to be read."""
-        return QdrantSource(self._url) if self._store.exists(self._url.name) else None
+        if not self._store.exists(self._url.name):
+            return None
+        source = QdrantSource(self._url)
+        return MarkedSource(source, self._state) if self._state else source
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -112,17 +121,32 @@ class QdrantTarget:
 
     def image(self, records: Batch) -> Batch:
         """At length one where the metric is Cosine; through the profile and back where that is not ours."""
+        records = self._scaled(records)
+        return records if self.native else self._mapper.decode(self._encode(records)[0])[0]
+
+    def _scaled(self, records: Batch) -> Batch:
+        """The records with the vectors that a Cosine collection leaves alone."""
         cosine = self._cosine()
         if cosine is None and self._url.distance != "cosine":
             cosine = set()
         names = sorted({name for name, kind, _, _ in records.vector_specs() if kind != 1})
         chosen = [n for n in names if cosine is None or (_stored(n) if self.native else n) in cosine]
-        if chosen:
-            records = normalize_vectors(records, chosen)
-        if self.native:
-            return records
-        raw, _, _, _ = self._mapper.encode(records, namespace=NAMESPACE, accepted=self._accepted)
-        return self._mapper.decode(raw)[0]
+        return normalize_vectors(records, chosen) if chosen else records
+
+    def _encode(self, records: Batch, marker: str | None = None) -> tuple[Batch, list[int], list[Quarantined]]:
+        raw, rows, bad, _ = self._mapper.encode(records, namespace=NAMESPACE, accepted=self._accepted, marker=marker)
+        return raw, rows, [Quarantined(*row) for row in bad]
+
+    def fit(self, records: Batch) -> tuple[Batch, list[Quarantined]]:
+        """See `memferry.backends.api.Foreign`."""
+        _, rows, bad = self._encode(records)
+        return records.take(rows), bad
+
+    def filed(self, records: Batch) -> list[tuple[str, str]]:
+        """See `memferry.backends.api.Foreign`."""
+        identities = records.identities()
+        keys = store_keys(identities, NAMESPACE)
+        return [(kind, key) for (kind, _), key in zip(identities, keys, strict=True)]
 
     def gaps(self, records: Batch) -> list[tuple[str, int, str]]:
         """See `memferry.backends.api.Target`."""
@@ -131,23 +155,34 @@ class QdrantTarget:
         if not self.native:
             keys = store_keys(identities, NAMESPACE)
             changed = [i for (_, i), key in zip(identities, keys, strict=True) if i != key]
-            return [*gaps, ("ids", len(changed), changed[0])] if changed else gaps
-        digests = zip(records.digests(), self.image(records).digests(), identities, strict=True)
+            gaps += [("ids", len(changed), changed[0])] if changed else []
+        digests = zip(records.digests(), self._scaled(records).digests(), identities, strict=True)
         scaled = [identity for before, after, (_, identity) in digests if before != after]
         return [*gaps, ("vector-lengths", len(scaled), scaled[0])] if scaled else gaps
 
     def fetch(self, records: Batch) -> Batch:
         """See `memferry.backends.api.Target`."""
         keys = store_keys(records.identities(), NAMESPACE)
-        return self._mapper.decode(self._store.get(self._url.name, keys))[0]
+        found = self._mapper.decode(self._store.get(self._url.name, keys))[0]
+        return self._state.mark(found) if self._state else found
 
     def write(self, part: Range, records: Batch, migration: str, *, fresh: bool) -> list[Quarantined]:  # noqa: ARG002
         """See `memferry.backends.api.Target`."""
-        records = self.image(records) if self.native else records
-        marker = migration if self.native else None
-        raw, rows, bad, _ = self._mapper.encode(records, namespace=NAMESPACE, accepted=self._accepted, marker=marker)
-        quarantined = [Quarantined(*row) for row in bad]
-        for row, reason in self._store.upsert(self._url.name, raw):
+        records = self._scaled(records)
+        raw, rows, quarantined = self._encode(records, migration if self.native else None)
+        if self._state is None:
+            refused = self._store.upsert(self._url.name, raw)
+        else:
+            images = self._mapper.decode(raw)[0]
+            self._state.intend(images, migration)
+            failpoint("intended")
+            refused = self._store.upsert(self._url.name, raw)
+            failpoint("acknowledged")
+            there = bytearray(b"\1" * len(images))
+            for row, _ in refused:
+                there[row] = 0
+            self._state.confirm(images.filter(bytes(there)), migration)
+        for row, reason in refused:
             whole = Mapper.quarantine(records.take([rows[row]]), "rejected", reason)
             quarantined += [Quarantined(*entry) for entry in whole]
         return quarantined
@@ -155,11 +190,15 @@ class QdrantTarget:
     def delete(self, identities: list[tuple[str, str]]) -> int:
         """See `memferry.backends.api.Target`."""
         self._store.delete(self._url.name, store_keys(identities, NAMESPACE))
+        if self._state:
+            self._state.forget(identities)
         return len(identities)
 
     def restore(self, records: Batch) -> None:
         """See `memferry.backends.api.Target`."""
         raw, _, _, _ = self._mapper.encode(records, namespace=NAMESPACE)
+        if self._state:
+            self._state.release(self._mapper.decode(raw)[0])
         self._store.upsert(self._url.name, raw)
 
     def finish(self, migration: str, ranges: list[Range]) -> None:  # noqa: ARG002
@@ -171,6 +210,8 @@ class QdrantTarget:
 
     def drop_created(self, migration: str) -> None:
         """Drops the collection if `prepare` made it and it is empty again."""
+        if self._state:
+            self._state.drop(migration)
         made = self.documents.get(migration, "created") == self._url.name
         if made and self._store.exists(self._url.name) and self._store.count(self._url.name) == 0:
             self._store.delete_collection(self._url.name)

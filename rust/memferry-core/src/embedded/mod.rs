@@ -1,5 +1,6 @@
 //! The embedded store: one SQLite file, documented in `docs/embedded.md`.
 
+mod journal;
 mod ledger;
 mod read;
 mod schema;

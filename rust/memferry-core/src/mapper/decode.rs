@@ -1,6 +1,6 @@
 //! Raw to canonical.
 
-use crate::gaps::{MISSING, POSITION};
+use crate::gaps::{GATHERED, MISSING, POSITION};
 use crate::profile::{ExtraPlace, IdRule, KindMap, Target, VectorsPlace, join_id, lookup};
 use crate::record::{
     CONTENT, Kind, OWNER, RecordBuilder, RecordRef, SCORE_FIELDS, TEXT_FIELDS, TIME_FIELDS, TimeRef, VectorRef, Vectors,
@@ -64,19 +64,24 @@ impl Mapper {
         let map = self.profile.kinds.iter().find(|map| map.selects(&body)).ok_or_else(|| {
             (None, "unclaimed", format!("no kind of profile {} claims this record", self.profile.name))
         })?;
-        decode_claimed(map, key, body, stored, out)
+        decode_claimed(map, self.gathering, key, body, stored, out)
             .map_err(|(reason, message)| (Some(map.kind.as_str()), reason, message))
     }
 }
 
 fn decode_claimed(
     map: &KindMap,
+    gathering: bool,
     key: &str,
     body: Map,
     stored: &[VectorRef<'_>],
     out: &mut RecordBuilder,
 ) -> Outcome<u64> {
-    let (mut owned, items) = decode_body(map, key, body)?;
+    let (mut owned, mut items) = decode_body(map, key, body)?;
+    if gathering && !items.is_empty() {
+        let list = std::mem::take(&mut items).into_iter().map(Value::Text).collect();
+        insert(&mut owned.extra, GATHERED, Value::List(list));
+    }
     let extra = Value::Map(std::mem::take(&mut owned.extra)).to_canonical();
     let stored = vectors::named(&map.vectors, stored, &owned.notes);
     let record = owned.borrow(map.kind, key, &extra, stored);

@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use crate::gaps::{MISSING, POSITION};
+use crate::gaps::{GATHERED, MISSING, POSITION};
 use crate::profile::{ExtraPlace, FillValue, IdRule, KindMap, Profile, Target, VectorsPlace, lookup};
 use crate::raw::Quarantined;
 use crate::record::{CONTENT, RecordRef, TEXT_FIELDS, TIME_FIELDS};
@@ -132,6 +132,9 @@ fn encode_extra(map: &KindMap, extra: &str) -> Outcome<(Map, bool)> {
     let mut missing = false;
     if flat || map.explode.is_some() {
         missing = remove(&mut extra, MISSING).is_some();
+    }
+    if map.explode.is_some() {
+        remove(&mut extra, GATHERED);
     }
     if flat {
         // A system's own layout has no place for our notes.

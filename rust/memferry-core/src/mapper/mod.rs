@@ -12,6 +12,7 @@ pub use encode::whole;
 
 use crate::error::Result;
 use crate::gaps::{Carries, GapSet, kind_gap, nested_gaps};
+use crate::gather;
 use crate::profile::Profile;
 use crate::raw::{Quarantined, RawBuilder, RawView};
 use crate::record::{Kind, RecordBuilder, RecordRef, RecordView};
@@ -52,6 +53,8 @@ pub struct Mapper {
     escaped: bool,
     /// Deepest nesting of a body.
     depth: usize,
+    /// Lists stay with their record, as the note [`GATHERED`](crate::gaps::GATHERED), instead of becoming records.
+    gathering: bool,
     carries: [Option<Carries>; 4],
 }
 
@@ -60,7 +63,14 @@ impl Mapper {
     pub fn new(profile: Profile, escaped: bool) -> Self {
         let carries = Kind::ALL.map(|kind| profile.of(kind).map(|map| Carries::new(map, profile.native)));
         let depth = if profile.native { NATIVE_DEPTH } else { FOREIGN_DEPTH };
-        Self { profile, escaped, depth, carries }
+        Self { profile, escaped, depth, gathering: false, carries }
+    }
+
+    /// The same mapper for a target whose observations live inside their entity: read and written with it.
+    #[must_use]
+    pub const fn gathering(mut self) -> Self {
+        self.gathering = true;
+        self
     }
 
     /// The profile it runs.
@@ -132,7 +142,9 @@ impl Mapper {
             }
             let Some(map) = self.profile.of(record.kind) else { continue };
             let key = store_key(&record, namespace);
-            let items = map.explode.as_ref().and_then(|_| nested.get(record.id)).map_or(&[][..], Vec::as_slice);
+            let gathered = if self.gathering { gather::texts(record.extra) } else { Vec::new() };
+            let listed = map.explode.as_ref().and_then(|_| nested.get(record.id)).map_or(&[][..], Vec::as_slice);
+            let items = if gathered.is_empty() { listed } else { gathered.as_slice() };
             let mark = match marker {
                 Some(migration) => Some((migration, crate::digest::digest(&record, &mut scratch))),
                 None => record.marker_migration.zip(record.marker_digest.map(u128::from_be_bytes)),
