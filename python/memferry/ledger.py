@@ -71,6 +71,15 @@ def _started(pid: int) -> str | None:
     return text.rsplit(")", 1)[-1].split()[19]
 
 
+def _processes() -> str | None:
+    """Names the space in which this process's id means something: hosts and containers may share a name."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text("utf-8").strip()
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return None
+
+
 class Ledger:
     """The ledger of one migration."""
 
@@ -240,6 +249,7 @@ class Ledger:
             "token": self._token,
             "host": socket.gethostname(),
             "pid": os.getpid(),
+            "processes": _processes(),
             "started": _started(os.getpid()),
             "expires": time.time() + LEASE_SECS,
         }
@@ -247,11 +257,12 @@ class Ledger:
 
     @staticmethod
     def _alive(lock: dict[str, Any]) -> bool:
-        if lock["host"] == socket.gethostname():
-            if lock["pid"] == os.getpid() and lock["token"] not in _HELD:
-                return False  # An earlier run of this process that could not give the lock back.
-            started = _started(lock["pid"])
-            return bool(started is not None and started == lock["started"])
+        here = lock["host"] == socket.gethostname() and lock.get("processes") == _processes()
+        if here and lock["pid"] == os.getpid() and lock["token"] not in _HELD:
+            return False  # An earlier run of this process that could not give the lock back.
+        if here and lock["started"] is not None:
+            return bool(_started(lock["pid"]) == lock["started"])
+        # Its processes cannot be seen from here: what it said last counts.
         return bool(lock["expires"] > time.time())
 
     def check(self) -> None:

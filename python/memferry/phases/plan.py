@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any, Final, Literal
 
 from memferry._native import Buckets, Keys, blake3_hex
@@ -14,6 +15,7 @@ from memferry.backends.api import Source, Target
 from memferry.errors import MemferryError, RefusedError
 from memferry.model import KINDS, Books, Limits, OnConflict, OnExisting, Range, VectorSpec
 from memferry.phases.reading import read_pages, read_stream
+from memferry.retry import retrying
 
 __all__ = ["BUCKETS", "PLAN_FORMAT", "Gap", "Options", "Plan", "Progress", "Stop", "make_plan", "migration_id"]
 
@@ -164,10 +166,10 @@ def migration_id(source: Source, target: Target) -> str:
 def _cut(source: Source, *, ordered: bool) -> list[Range]:
     """Cuts the source; with `ordered`, a stream of several kinds is read once for each, in copy order."""
     slices: list[tuple[int, str, str | None, str | None, tuple[str, ...] | None]] = []
-    for stream in source.streams():
+    for stream in retrying(source.streams):
         wanted = max((stream.rows or 0) // ROWS_PER_RANGE, stream.size_bytes // BYTES_PER_RANGE) + 1
         kinds = [kind for kind in KINDS if kind in stream.kinds] if ordered and len(stream.kinds) > 1 else [None]
-        cuts = source.split(stream, min(wanted, MAX_RANGES))
+        cuts = retrying(partial(source.split, stream, min(wanted, MAX_RANGES)))
         for kind in kinds:
             stage = KINDS.index(kind) if kind else KINDS.index(stream.kinds[0])
             slices += [(stage, stream.name, start, end, (kind,) if kind else None) for start, end in cuts]
@@ -214,7 +216,7 @@ def make_plan(
     stop = stop or Stop()
     witness = source.witness()
     ranges = _cut(source, ordered=target.ordered)
-    expected = sum(s.rows or 0 for s in source.streams()) or None
+    expected = sum(s.rows or 0 for s in retrying(source.streams)) or None
     scan, keys, buckets = _Scan(), Keys(), Buckets(BUCKETS)
     lock = threading.Lock()
 
@@ -282,10 +284,10 @@ def _look_at_target(
     stop: Stop,
 ) -> tuple[int, int]:
     held = existing = 0
-    store = target.source()
+    store = retrying(target.source)
     if store is None:
         return 0, 0
-    for stream in store.streams():
+    for stream in retrying(store.streams):
         for page in read_stream(store, stream.name, options.limits):
             stop.check()
             batch = page.records
