@@ -13,6 +13,7 @@ from typing import Any, Final, Literal
 from memferry._native import Buckets, Keys, blake3_hex
 from memferry.backends.api import Source, Target
 from memferry.errors import MemferryError, RefusedError
+from memferry.ledger import parsed
 from memferry.model import KINDS, Books, Limits, OnConflict, OnExisting, Range, VectorSpec
 from memferry.phases.reading import read_pages, read_stream
 from memferry.retry import retrying
@@ -131,8 +132,12 @@ class Plan:
 
         Raises:
             RefusedError: `format-newer`.
+            StoreError: `store-corrupt`.
         """
-        value: dict[str, Any] = json.loads(text)
+        return parsed("the plan", text, cls._of)
+
+    @classmethod
+    def _of(cls, value: Any) -> Plan:
         if value["format"] > PLAN_FORMAT:
             raise RefusedError("format-newer", f"plan format {value['format']}, this memferry knows {PLAN_FORMAT}")
         value["ranges"] = tuple(
