@@ -8,16 +8,18 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
+from operator import index
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from memferry.backends.api import Documents, Target
 from memferry.errors import MemferryError, RefusedError, StoreError
 from memferry.model import Books, Quarantined
 
-__all__ = ["LEDGER_FORMAT", "Ledger", "RangeState"]
+__all__ = ["LEDGER_FORMAT", "Ledger", "RangeState", "parsed"]
 
 LEDGER_FORMAT: Final = 1
 LEASE_SECS: Final = 60.0
@@ -30,6 +32,32 @@ _OF_A_RUN: Final = ("range/", "quarantine/", "conflict/", "joined", "rest", "bas
 
 _HELD: Final[set[str]] = set()
 """Tokens of the locks that this process holds."""
+
+T = TypeVar("T")
+
+
+def parsed(what: str, text: str, read: Callable[[Any], T]) -> T:
+    """Reads JSON that memferry wrote and that somebody may have damaged.
+
+    Args:
+        what: What it is, for the error.
+        text: The JSON.
+        read: Makes something of the value.
+
+    Raises:
+        StoreError: `store-corrupt`.
+    """
+    try:
+        return read(json.loads(text))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        told = f"{type(error).__name__}: {error}"[:200]
+        raise StoreError("store-corrupt", f"{what} in the ledger cannot be read: {told}") from error
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"no text: {value!r}")
+    return value
 
 
 @dataclass
@@ -57,9 +85,17 @@ class RangeState:
 
     @classmethod
     def from_json(cls, text: str) -> RangeState:
-        """Reads what `to_json` wrote."""
-        value = json.loads(text)
-        return cls(value["cursor"], value["done"], value["page"], Books.from_json(value["books"]))
+        """Reads what `to_json` wrote.
+
+        Raises:
+            StoreError: `store-corrupt`.
+        """
+        return parsed("the state of a range", text, cls._of)
+
+    @classmethod
+    def _of(cls, value: Any) -> RangeState:
+        cursor = None if value["cursor"] is None else _text(value["cursor"])
+        return cls(cursor, bool(value["done"]), index(value["page"]), Books.from_json(value["books"]))
 
 
 def _started(pid: int) -> str | None:
@@ -69,6 +105,15 @@ def _started(pid: int) -> str | None:
     except OSError:
         return None
     return text.rsplit(")", 1)[-1].split()[19]
+
+
+def _processes() -> str | None:
+    """Names the space in which this process's id means something: hosts and containers may share a name."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text("utf-8").strip()
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return None
 
 
 class Ledger:
@@ -86,14 +131,18 @@ class Ledger:
 
         Raises:
             RefusedError: `format-newer`.
+            StoreError: `store-corrupt`.
         """
         text = self._documents.get(self.migration, "run")
         if text is None:
             return None
-        run: dict[str, Any] = json.loads(text)
-        if run["format"] > LEDGER_FORMAT:
+
+        def read(run: Any) -> dict[str, Any]:
+            if index(run["format"]) <= LEDGER_FORMAT:
+                return {**run, "number": index(run["number"]), "state": _text(run["state"])}
             raise RefusedError("format-newer", f"ledger format {run['format']}, this memferry knows {LEDGER_FORMAT}")
-        return run
+
+        return parsed("the run", text, read)
 
     def save_run(self, **changes: Any) -> dict[str, Any]:
         """Changes fields of the run document."""
@@ -170,10 +219,12 @@ class Ledger:
 
     def quarantined(self) -> Iterator[tuple[str, Quarantined]]:
         """All quarantined rows with their numbers."""
+
+        def read(value: Any) -> Quarantined:
+            return Quarantined(**{**value, "raw": base64.b64decode(_text(value["raw"]))})
+
         for key, text in self._scan("quarantine/"):
-            value = json.loads(text)
-            value["raw"] = base64.b64decode(value["raw"])
-            yield key.removeprefix("quarantine/"), Quarantined(**value)
+            yield key.removeprefix("quarantine/"), parsed("a quarantined row", text, read)
 
     def forget_range(self, number: int) -> None:
         """Drops the findings of a range that is done over."""
@@ -188,8 +239,9 @@ class Ledger:
 
     def conflicts(self) -> Iterator[dict[str, str]]:
         """All conflicts."""
+        names = ("kind", "id", "reason")
         for _, text in self._scan("conflict/"):
-            yield json.loads(text)
+            yield parsed("a conflict", text, lambda value: {name: _text(value[name]) for name in names})
 
     def save_original(self, kind: str, identity: str, document: str) -> None:
         """Keeps a record as it was before this migration first wrote over it."""
@@ -221,8 +273,10 @@ class Ledger:
         """
         with target.transaction():
             text = self._documents.get(self.migration, "lock")
-            if text is not None and self._alive(json.loads(text)):
-                holder = json.loads(text)
+            holder = (
+                None if text is None else parsed("the lock", text, lambda lock: lock if self._alive(lock) else None)
+            )
+            if holder is not None:
                 raise RefusedError(
                     "busy",
                     f"migration {self.migration} is being run by process {holder['pid']} on {holder['host']}",
@@ -240,6 +294,7 @@ class Ledger:
             "token": self._token,
             "host": socket.gethostname(),
             "pid": os.getpid(),
+            "processes": _processes(),
             "started": _started(os.getpid()),
             "expires": time.time() + LEASE_SECS,
         }
@@ -247,11 +302,12 @@ class Ledger:
 
     @staticmethod
     def _alive(lock: dict[str, Any]) -> bool:
-        if lock["host"] == socket.gethostname():
-            if lock["pid"] == os.getpid() and lock["token"] not in _HELD:
-                return False  # An earlier run of this process that could not give the lock back.
-            started = _started(lock["pid"])
-            return bool(started is not None and started == lock["started"])
+        here = lock["host"] == socket.gethostname() and lock.get("processes") == _processes()
+        if here and lock["pid"] == os.getpid() and lock["token"] not in _HELD:
+            return False  # An earlier run of this process that could not give the lock back.
+        if here and lock["started"] is not None:
+            return bool(_started(lock["pid"]) == lock["started"])
+        # Its processes cannot be seen from here: what it said last counts.
         return bool(lock["expires"] > time.time())
 
     def check(self) -> None:
@@ -261,14 +317,13 @@ class Ledger:
             StoreError: `fenced`, when another run took the lock.
         """
         text = self._documents.get(self.migration, "lock")
-        if text is None or json.loads(text)["token"] != self._token:
+        if text is None or parsed("the lock", text, lambda lock: lock["token"]) != self._token:
             raise StoreError("fenced", f"another run has taken migration {self.migration} over; this one stops")
 
     def release(self) -> None:
         """Gives the lock back, if it is still ours."""
         _HELD.discard(self._token)
-        try:
+        # Where it cannot be given back, the end of this process or of the lease does it.
+        with suppress(MemferryError):
             self.check()
-        except MemferryError:
-            return
-        self._documents.delete(self.migration, "lock")
+            self._documents.delete(self.migration, "lock")

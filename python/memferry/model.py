@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from operator import index
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 if TYPE_CHECKING:
@@ -203,4 +204,9 @@ class Books:
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Books:
         """Reads what `to_json` wrote."""
-        return cls({kind: KindBooks(**counts) for kind, counts in value.items()})
+        return cls(
+            {
+                kind: KindBooks(**{name: index(count) for name, count in counts.items()})
+                for kind, counts in value.items()
+            },
+        )

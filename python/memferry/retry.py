@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Final, TypeVar
 
 import stamina
 
-from memferry.errors import TransientError
+from memferry.errors import MemferryError, TransientError
 
-__all__ = ["retrying"]
+__all__ = ["give_up_on", "retrying"]
 
 ATTEMPTS: Final = 40
 """So many that the deadline decides: a server takes its time to come back."""
@@ -17,9 +18,17 @@ DEADLINE_SECS: Final = 120.0
 
 T = TypeVar("T")
 
+_stop = threading.Event()
+
+
+def give_up_on(stop: threading.Event) -> None:
+    """Has no try follow another once the process was asked to end."""
+    global _stop  # noqa: PLW0603 - signals are the process's too
+    _stop = stop
+
 
 def _wait(error: Exception) -> bool | float:
-    if isinstance(error, TransientError):
+    if isinstance(error, TransientError) and not _stop.is_set():
         return error.retry_after_secs or True
     return False
 
@@ -32,8 +41,14 @@ def retrying(work: Callable[[], T]) -> T:
 
     Raises:
         TransientError: The last one, when attempts or time ran out.
+        MemferryError: `interrupted`, where it would have been tried again.
     """
-    for attempt in stamina.retry_context(on=_wait, attempts=ATTEMPTS, timeout=DEADLINE_SECS):
-        with attempt:
-            return work()
+    try:
+        for attempt in stamina.retry_context(on=_wait, attempts=ATTEMPTS, timeout=DEADLINE_SECS):
+            with attempt:
+                return work()
+    except TransientError as error:
+        if _stop.is_set():
+            raise MemferryError("interrupted", f"interrupted: {error}", hint="the same command resumes") from error
+        raise
     raise AssertionError  # The last attempt returns or raises.

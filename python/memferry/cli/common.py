@@ -16,6 +16,7 @@ from memferry import backends
 from memferry.cli.console import fail, say
 from memferry.errors import MemferryError, RefusedError, StoreError
 from memferry.phases.plan import Options, Stop
+from memferry.retry import give_up_on
 from memferry.urls import Secrets, StoreUrl, parse_url
 
 _SAME_SIGNAL_SECS: Final = 1.0
@@ -76,6 +77,7 @@ def stop_on_signals() -> Stop:
 
     signal.signal(signal.SIGINT, ask)
     signal.signal(signal.SIGTERM, ask)
+    give_up_on(stop)
     return stop
 
 

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -16,7 +16,10 @@ from rich.text import Text
 from memferry.errors import MemferryError
 from memferry.phases.plan import Progress as ProgressCallback
 
-__all__ = ["fail", "print_json", "say", "show", "show_progress"]
+if TYPE_CHECKING:
+    from stamina.instrumentation import RetryDetails
+
+__all__ = ["fail", "print_json", "say", "show", "show_progress", "tell_retry"]
 
 _err = Console(stderr=True, highlight=False)
 _LINE_SECS = 5.0
@@ -30,6 +33,11 @@ def say(text: str, style: str = "") -> None:
 def show(text: str, *, as_json: bool) -> None:
     """A report for people: to stdout, unless that is kept for the final object."""
     (sys.stderr if as_json else sys.stdout).write(text + "\n")
+
+
+def tell_retry(details: RetryDetails) -> None:
+    """Says why nothing happens for a while."""
+    say(f"{details.caused_by}; trying again in {details.wait_for:.1f} s", "yellow")
 
 
 def print_json(value: Any) -> None:

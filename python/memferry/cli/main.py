@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from stamina.instrumentation import set_on_retry_hooks
+
 from memferry.cli import moves, stores
 from memferry.cli.common import app
+from memferry.cli.console import tell_retry
 
 __all__ = ["app", "moves", "run", "stores"]
 
 
 def run() -> None:
     """Entry point."""
+    set_on_retry_hooks([tell_retry])
     app()

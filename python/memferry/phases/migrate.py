@@ -145,11 +145,14 @@ def migrate(
     stop = stop or Stop()
     if _same(source_url, target_url):
         raise RefusedError("invalid", f"source and target are one store: {target_url.text}")
+    # The first contact is not tried again: a wrong address is told at once.
     fresh_plan: Plan | None = None
-    if not has_ledger(target_url):
+    if has_ledger(target_url):
+        source = open_source(source_url)
+    else:
         fresh_plan = plan_only(source_url, target_url, options, progress=progress, stop=stop)
-    source = open_source(source_url)
-    target = open_target(target_url, options.accept)
+        source = retrying(lambda: open_source(source_url))
+    target = retrying(lambda: open_target(target_url, options.accept))
     source = gathered_source(source, target)
     try:
         ledger = Ledger(target.documents, migration_id(source, target))
@@ -195,7 +198,7 @@ def _run(
     if isinstance(source, Gathered):
         source.gather()
     verification = verify(plan, source, target, ledger, options, progress=progress, stop=stop)
-    conflicts = list(ledger.conflicts())
+    conflicts = retrying(lambda: list(ledger.conflicts()))
     outcome = judge(plan, books, verification, options)
     retrying(lambda: ledger.save_run(state="done", outcome=outcome, verify=verification.counts()))
     dropped = any(gap.name in plan.accept for gap in plan.gaps)
@@ -228,7 +231,7 @@ def _start(
 
 
 def _bound_plan(ledger: Ledger, source: Source, options: Options, *, copied: bool) -> Plan:
-    text = ledger.plan()
+    text = retrying(ledger.plan)
     if text is None:
         raise MemferryError("no-migration", f"migration {ledger.migration} is unfinished and has no plan")
     plan = Plan.from_json(text)
@@ -264,7 +267,7 @@ def _carry_deletions(
     stop: Stop,
 ) -> None:
     """Deletes records that this migration wrote, that are as it wrote them, and that the source no longer has."""
-    if any(row.id is None for _, row in ledger.quarantined()):
+    if any(row.id is None for _, row in retrying(lambda: list(ledger.quarantined()))):
         raise RefusedError("max-deletes", "rows of the source could not be read, so nothing can be called deleted")
     keys, foreign = Keys(), as_foreign(target)
     for part in plan.ranges:
@@ -274,7 +277,7 @@ def _carry_deletions(
                 keys.add_identities(foreign.filed(page.records))
             else:
                 keys.add(page.records)
-    store = target.source()
+    store = retrying(target.source)
     if store is None:
         return
     gone, ours = _gone(store, keys, plan.migration, options, stop)
@@ -287,13 +290,17 @@ def _carry_deletions(
     if not gone:
         return
     state = RangeState(done=True)
-    with target.transaction():
-        ledger.check()
-        target.delete(gone)
-        failpoint("deleted")
-        for kind, _ in gone:
-            state.books.of(kind).deleted += 1
-        ledger.save_range(DELETIONS, state)
+    for kind, _ in gone:
+        state.books.of(kind).deleted += 1
+
+    def delete() -> None:
+        with target.transaction():
+            ledger.check()
+            target.delete(gone)
+            failpoint("deleted")
+            ledger.save_range(DELETIONS, state)
+
+    retrying(delete)
 
 
 def _gone(
@@ -305,7 +312,7 @@ def _gone(
 ) -> tuple[list[tuple[str, str]], int]:
     gone: list[tuple[str, str]] = []
     ours = 0
-    for stream in store.streams():
+    for stream in retrying(store.streams):
         for page in read_stream(store, stream.name, options.limits):
             stop.check()
             batch = page.records

@@ -7,14 +7,17 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any, Final, Literal
 
 from memferry._native import Buckets, Keys, blake3_hex
 from memferry.backends.api import Source, Target, as_foreign
 from memferry.errors import MemferryError, RefusedError
+from memferry.ledger import parsed
 from memferry.model import KINDS, Books, Limits, OnConflict, OnExisting, Range, VectorSpec
 from memferry.phases.gather import Gathered
 from memferry.phases.reading import read_pages, read_stream
+from memferry.retry import retrying
 
 __all__ = ["BUCKETS", "PLAN_FORMAT", "Gap", "Options", "Plan", "Progress", "Stop", "make_plan", "migration_id"]
 
@@ -130,8 +133,12 @@ class Plan:
 
         Raises:
             RefusedError: `format-newer`.
+            StoreError: `store-corrupt`.
         """
-        value: dict[str, Any] = json.loads(text)
+        return parsed("the plan", text, cls._of)
+
+    @classmethod
+    def _of(cls, value: Any) -> Plan:
         if value["format"] > PLAN_FORMAT:
             raise RefusedError("format-newer", f"plan format {value['format']}, this memferry knows {PLAN_FORMAT}")
         value["ranges"] = tuple(
@@ -165,10 +172,10 @@ def migration_id(source: Source, target: Target) -> str:
 def _cut(source: Source, *, ordered: bool) -> list[Range]:
     """Cuts the source; with `ordered`, a stream of several kinds is read once for each, in copy order."""
     slices: list[tuple[int, str, str | None, str | None, tuple[str, ...] | None]] = []
-    for stream in source.streams():
+    for stream in retrying(source.streams):
         wanted = max((stream.rows or 0) // ROWS_PER_RANGE, stream.size_bytes // BYTES_PER_RANGE) + 1
         kinds = [kind for kind in KINDS if kind in stream.kinds] if ordered and len(stream.kinds) > 1 else [None]
-        cuts = source.split(stream, min(wanted, MAX_RANGES))
+        cuts = retrying(partial(source.split, stream, min(wanted, MAX_RANGES)))
         for kind in kinds:
             stage = KINDS.index(kind) if kind else KINDS.index(stream.kinds[0])
             slices += [(stage, stream.name, start, end, (kind,) if kind else None) for start, end in cuts]
@@ -215,7 +222,7 @@ def make_plan(
     stop = stop or Stop()
     witness = source.witness()
     ranges = _cut(source, ordered=target.ordered)
-    expected = sum(s.rows or 0 for s in source.streams()) or None
+    expected = sum(s.rows or 0 for s in retrying(source.streams)) or None
     scan, keys, buckets = _Scan(), Keys(), Buckets(BUCKETS)
     filed = Keys() if as_foreign(target) else keys
     lock = threading.Lock()
@@ -294,10 +301,10 @@ def _look_at_target(
     stop: Stop,
 ) -> tuple[int, int]:
     held = existing = 0
-    store = target.source()
+    store = retrying(target.source)
     if store is None:
         return 0, 0
-    for stream in store.streams():
+    for stream in retrying(store.streams):
         for page in read_stream(store, stream.name, options.limits):
             stop.check()
             batch = page.records

@@ -14,6 +14,7 @@ from memferry.ledger import Ledger
 from memferry.model import Quarantined, Range
 from memferry.phases.plan import BUCKETS, Options, Plan, Progress, Stop
 from memferry.phases.reading import read_pages, read_stream
+from memferry.retry import retrying
 
 __all__ = ["Difference", "Verification", "verify"]
 
@@ -85,8 +86,9 @@ class _Verifier:
         self.unmarked = plan.target_records == 0
         self.repeated = Keys()
         self.repeated.add_identities(list(plan.repeated))
-        self.quarantined = {(row.kind, row.id) for _, row in ledger.quarantined() if row.id is not None}
-        self.conflicts = {(c["kind"], c["id"]) for c in ledger.conflicts()}
+        quarantined = retrying(lambda: list(ledger.quarantined()))
+        self.quarantined = {(row.kind, row.id) for _, row in quarantined if row.id is not None}
+        self.conflicts = {(c["kind"], c["id"]) for c in retrying(lambda: list(ledger.conflicts()))}
 
     def expected(self, batch: Batch) -> Batch:
         """What the target should hold of a source batch."""
@@ -106,10 +108,10 @@ class _Verifier:
 
     def each_target(self, use: Callable[[Batch, int], None], spoiled: list[Quarantined] | None = None) -> None:
         """Reads the target; rows that are no records go to `spoiled`."""
-        store = self.target.source()
+        store = retrying(self.target.source)
         if store is None:
             return
-        for stream in store.streams():
+        for stream in retrying(store.streams):
             for page in read_stream(store, stream.name, self.options.limits):
                 self.stop.check()
                 use(page.records, page.read)

@@ -124,6 +124,7 @@ pub struct Finding {
 impl Drill {
     /// Looks into `wanted` of `buckets`.
     pub fn new(buckets: usize, wanted: impl IntoIterator<Item = usize>) -> Self {
+        let buckets = buckets.max(1);
         Self { buckets, wanted: wanted.into_iter().collect(), expected: HashMap::new(), found: HashMap::new() }
     }
 

@@ -105,6 +105,10 @@ impl Batch {
 
     /// The rows with these numbers, in that order.
     fn take(&self, py: Python<'_>, rows: Vec<u64>) -> PyRes<Self> {
+        let len = self.inner.num_rows();
+        if let Some(row) = rows.iter().find(|row| **row >= len as u64) {
+            return Err(Error::invalid(format!("there is no row {row} in a batch of {len}")).into());
+        }
         let rows = arrow_array::UInt64Array::from(rows);
         let inner = py.detach(|| arrow_select::take::take_record_batch(&self.inner, &rows)).map_err(Error::from)?;
         Ok(inner.into())

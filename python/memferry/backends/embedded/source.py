@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from memferry._native import EmbeddedStore
+from memferry.backends.embedded.holder import naming_holder
 from memferry.model import KINDS, Limits, Page, Quarantined, Range, Stream
 
 __all__ = ["EmbeddedSource"]
@@ -19,7 +20,8 @@ class EmbeddedSource:
 
     def __init__(self, path: Path, identity: str | None = None) -> None:
         self._path = path
-        self._store = EmbeddedStore.open_source(path)
+        with naming_holder(path):
+            self._store = EmbeddedStore.open_source(path)
         self.identity = identity or f"embedded:{self._store.store_id()}"
 
     def streams(self) -> list[Stream]:
@@ -38,7 +40,8 @@ class EmbeddedSource:
 
     def reader(self) -> EmbeddedReader:
         """A reader with a connection of its own."""
-        return EmbeddedReader(EmbeddedStore.open_source(self._path))
+        with naming_holder(self._path):
+            return EmbeddedReader(EmbeddedStore.open_source(self._path))
 
     def witness(self) -> None:
         """Nothing: ranges are of keys, and hold however the store changes."""

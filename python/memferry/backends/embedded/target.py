@@ -10,6 +10,7 @@ from typing import Literal
 
 from memferry._native import Batch, EmbeddedStore, Mapper
 from memferry.backends.documents import StoreDocuments
+from memferry.backends.embedded.holder import naming_holder
 from memferry.backends.embedded.source import EmbeddedSource
 from memferry.model import KINDS, Quarantined, Range, VectorSpec
 from memferry.profiles import load_mapper
@@ -28,7 +29,8 @@ class EmbeddedTarget:
 
     def __init__(self, path: Path, identity: str | None = None) -> None:
         self._path = path
-        self._store = EmbeddedStore.open_target(path)
+        with naming_holder(path):
+            self._store = EmbeddedStore.open_target(path)
         self._lock = threading.RLock()
         self._mapper: Mapper = load_mapper("native", "document")
         self.documents = StoreDocuments(self._store, self._lock)
@@ -42,7 +44,8 @@ class EmbeddedTarget:
     def transaction(self) -> Iterator[None]:
         """Data and ledger are written together or not at all."""
         with self._lock:
-            self._store.begin()
+            with naming_holder(self._path):
+                self._store.begin()
             try:
                 yield
                 self._store.commit()

@@ -74,19 +74,21 @@ class QdrantTarget:
         return {v["name"] for v in self._info["vectors"] if v.get("distance") == "cosine"}
 
     def prepare(self, migration: str, vectors: tuple[VectorSpec, ...]) -> None:
-        """Makes the collection, or checks the one that is there against the vectors to come."""
-        wanted = self._wanted(vectors)
-        if self._info is None:
-            self.documents.put(migration, "created", self._url.name)
-            # Noted before the index is put off: a kill in between costs the server's own number, not the index.
-            self.documents.put(migration, "threshold", json.dumps(None))
-            threshold = self._store.create(self._url.name, json.dumps(wanted), deferred_index=True)
-            self.documents.put(migration, "threshold", json.dumps(threshold))
+        """Makes the collection, or checks the one that is there against the vectors to come.
+
+        Every step may be the last one before a kill or a failure, so each looks at what is there already.
+        """
+        wanted, name = self._wanted(vectors), self._url.name
+        if self._info is None and not self._store.exists(name):
+            self.documents.put(migration, "created", name)
+            self._store.create(name, json.dumps(wanted))
+        info = json.loads(self._store.info(name))
+        if self.documents.get(migration, "created") == name:
+            self._defer_index(migration, info["indexing_threshold"])
             if self.native:
-                self._store.create_payload_index(self._url.name, "kind", "keyword")
-            self._info = json.loads(self._store.info(self._url.name))
-            return
-        there = {v["name"]: v for v in self._info["vectors"]}
+                self._store.create_payload_index(name, "kind", "keyword")
+        self._info = info
+        there = {v["name"]: v for v in info["vectors"]}
         for spec in wanted:
             have = there.get(spec["name"])
             if have is None or (have["kind"], have["dim"]) != (spec["kind"], spec["dim"]):
@@ -97,6 +99,14 @@ class QdrantTarget:
                     f"dimension {spec['dim']}; the collection has {got}",
                     hint="name another collection; one that is there is never made anew",
                 )
+
+    def _defer_index(self, migration: str, threshold: int | None) -> None:
+        """Lets the server build its index once, at the end; what it was set to is noted first, for `finish`."""
+        if self.documents.get(migration, "threshold") is None:
+            if self._store.count(self._url.name):
+                return  # Filled by a run before, whose index stands.
+            self.documents.put(migration, "threshold", json.dumps(threshold))
+        self._store.set_indexing_threshold(self._url.name, 0)
 
     def _wanted(self, vectors: tuple[VectorSpec, ...]) -> list[dict[str, Any]]:
         wanted: dict[str, dict[str, Any]] = {}

@@ -1,0 +1,240 @@
+"""Servers that die, connections that break, answers that say no, lines that are slow: whole runs of the command."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+
+import pytest
+
+from faults.conftest import MakeEnds
+from faults.ends import Ends
+from faults.running import final, run, running
+from support.killing import Ended
+from testbed import wait
+from testbed.neo4j import Neo4jServer
+from testbed.proxy import Direction, FaultyProxy
+from testbed.qdrant import QdrantServer
+
+MakeProxy = Callable[[int], FaultyProxy]
+PLACES = ["plan:2", "written:2", "booked:3", "committed:5", "before-finish", "copied", "verify:2"]
+
+
+def server_of(request: pytest.FixtureRequest, backend: str) -> QdrantServer | Neo4jServer:
+    server: QdrantServer | Neo4jServer = request.getfixturevalue(
+        {"qdrant": "own_qdrant", "neo4j": "neo4j_server"}[backend]
+    )
+    return server
+
+
+def behind(ends: Ends, line: FaultyProxy, port: int) -> Ends:
+    """The same stores, those on `port` by way of the proxy, and one identity for both addresses."""
+
+    def at(url: str) -> str:
+        if f":{port}" not in url:
+            return url
+        sign = "&" if "?" in url else "?"
+        return f"{url.replace(f':{port}', f':{line.port}')}{sign}identity=behind"
+
+    return ends.through(source=at(ends.source), target=at(ends.target))
+
+
+# -- killed and started again
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_qdrant_is_killed_and_comes_back(place: str, make_ends: MakeEnds, own_qdrant: QdrantServer) -> None:
+    """One run, no second command: it waits for the server."""
+    ends = make_ends("qdrant")
+    with running(*ends.migrate, pause=place, **ends.secrets) as one:
+        one.paused()
+        own_qdrant.kill9()
+        one.go()
+        own_qdrant.start()
+        ends.arrived(one.ended())
+
+
+@pytest.mark.parametrize("place", ["plan:2", "written:3", "verify:2"])
+def test_a_source_is_killed_and_comes_back(place: str, stored_in_qdrant: Ends, own_qdrant: QdrantServer) -> None:
+    with running(*stored_in_qdrant.migrate, pause=place, **stored_in_qdrant.secrets) as one:
+        one.paused()
+        own_qdrant.kill9()
+        one.go()
+        own_qdrant.start()
+        stored_in_qdrant.arrived(one.ended())
+
+
+@pytest.mark.parametrize("place", ["written:4", "booked:9"])
+def test_neo4j_is_killed_and_comes_back(place: str, make_ends: MakeEnds, neo4j_server: Neo4jServer) -> None:
+    ends = make_ends("neo4j")
+    with running(*ends.migrate, pause=place, **ends.secrets) as one:
+        one.paused()
+        neo4j_server.kill9()
+        one.go()
+        neo4j_server.start()
+        ends.arrived(one.ended())
+
+
+@pytest.mark.parametrize("place", ["planned", "written:2", "committed:5", "verify:2"])
+def test_qdrant_stays_away_and_the_same_command_resumes(
+    place: str, make_ends: MakeEnds, own_qdrant: QdrantServer
+) -> None:
+    ends = make_ends("qdrant")
+    with running(*ends.migrate, pause=place, TEST_RETRY_SECS="1", **ends.secrets) as one:
+        one.paused()
+        own_qdrant.kill9()
+        one.go()
+        told = final(one.ended(), "failed", 3)
+    assert told["error"]["code"] == "unavailable"
+    own_qdrant.start()
+    assert ends.finish()["resumed"] is True
+
+
+def test_a_server_that_was_never_there(make_ends: MakeEnds, own_qdrant: QdrantServer) -> None:
+    ends = make_ends("qdrant")
+    own_qdrant.kill9()
+    told = final(run(*ends.migrate, TEST_RETRY_SECS="1", **ends.secrets), "failed", 3)
+    assert told["error"]["code"] == "unavailable"
+    own_qdrant.start()
+    ends.finish()
+
+
+# -- connections that break
+
+
+@pytest.mark.parametrize("direction", Direction, ids=lambda direction: direction.value)
+@pytest.mark.parametrize("backend", ["qdrant", "neo4j"])
+def test_connections_are_reset_again_and_again(
+    backend: str, direction: Direction, make_ends: MakeEnds, request: pytest.FixtureRequest, proxy: MakeProxy
+) -> None:
+    """Mid-batch and mid-response: after so many bytes, wherever that is, until the run is through."""
+    ends, server = make_ends(backend), server_of(request, backend)
+    line = proxy(server.port)
+    there = behind(ends, line, server.port)
+    resets = 0
+    with running(*there.migrate, **ends.secrets) as one:
+        for size in (30_000, 11_000, 23_000, 4_000, 17_000, 41_000):
+            trigger = line.reset_after(size, direction=direction)
+            wait.until(lambda: trigger.fired or one.is_over, what="a reset", deadline_secs=60.0)  # noqa: B023
+            resets += trigger.fired
+        line.resume()
+        told = there.arrived(one.ended())
+    assert resets >= 2, (resets, told)
+
+
+@pytest.mark.parametrize("direction", Direction, ids=lambda direction: direction.value)
+def test_connections_to_a_source_are_reset(
+    direction: Direction, stored_in_qdrant: Ends, own_qdrant: QdrantServer, proxy: MakeProxy
+) -> None:
+    line = proxy(own_qdrant.port)
+    there = behind(stored_in_qdrant, line, own_qdrant.port)
+    sizes = (20_000, 31_000, 9_000) if direction is Direction.TO_CLIENT else (1_000, 1_700, 600)
+    resets = 0
+    with running(*there.migrate, **there.secrets) as one:
+        for size in sizes:
+            trigger = line.reset_after(size, direction=direction)
+            wait.until(lambda: trigger.fired or one.is_over, what="a reset", deadline_secs=60.0)  # noqa: B023
+            resets += trigger.fired
+        line.resume()
+        there.arrived(one.ended())
+    assert resets >= 2
+
+
+# -- answers that say no
+
+
+@pytest.mark.parametrize("ledger", [False, True], ids=["data", "ledger"])
+@pytest.mark.parametrize("fault", ["refuse", "exhaust", "reset_before", "reset_after"])
+def test_qdrant_says_no_for_a_while(fault: str, ledger: bool, make_ends: MakeEnds, own_qdrant: QdrantServer) -> None:
+    ends = make_ends("qdrant")
+    collection = "faults0_memferry_ledger" if ledger else "faults0"
+    with running(*ends.migrate, pause="prepared", **ends.secrets) as one:
+        one.paused()
+        for skip in (0, 2, 5):
+            getattr(own_qdrant.faults, fault)(count=2, skip=skip, collection=collection)
+        one.go()
+        ends.arrived(one.ended())
+    assert own_qdrant.faults.struck == 6
+
+
+def test_the_wait_that_qdrant_asks_for_is_kept(make_ends: MakeEnds, own_qdrant: QdrantServer) -> None:
+    ends = make_ends("qdrant")
+    with running(*ends.migrate, pause="prepared", **ends.secrets) as one:
+        one.paused()
+        own_qdrant.faults.exhaust(retry_after_secs=3, count=1, collection="faults0")
+        one.go()
+        ended = one.ended()
+    ends.arrived(ended)
+    assert own_qdrant.faults.struck == 1
+    assert ended.secs >= 3.0
+
+
+def test_qdrant_says_no_for_ever(make_ends: MakeEnds, own_qdrant: QdrantServer) -> None:
+    ends = make_ends("qdrant")
+    own_qdrant.faults.exhaust(retry_after_secs=1, count=None, skip=5, collection="faults0")
+    told = final(run(*ends.migrate, TEST_RETRY_SECS="2", **ends.secrets), "failed", 3)
+    assert told["error"]["code"] == "throttled"
+    own_qdrant.faults.clear()
+    assert ends.finish()["resumed"] is True
+
+
+# -- slow
+
+
+def test_a_slow_target_keeps_its_lock(make_ends: MakeEnds, own_qdrant: QdrantServer, proxy: MakeProxy) -> None:
+    """Slower than the lease is long: nobody takes it over, and it is proven without a second command."""
+    ends, line = make_ends("qdrant"), proxy(own_qdrant.port)
+    there = behind(ends, line, own_qdrant.port)
+    lease = {"TEST_LEASE_SECS": "1.5", "TEST_RETRY_SECS": "1"}
+    with running(*there.migrate, pause="planned", **lease, **ends.secrets) as one:
+        one.paused()
+        line.throttle(60_000)
+        one.go()
+        refused = 0
+        while not one.is_over and refused < 4:
+            other = run(*there.migrate, TEST_HOST="elsewhere", **lease, **ends.secrets)
+            if not one.is_over:
+                assert final(other, "refused", 2)["error"]["code"] == "busy"
+                refused += 1
+        assert refused >= 2
+        line.resume()
+        ended = one.ended()
+    there.arrived(ended)
+    assert ended.secs > 1.5
+
+
+def test_a_dead_line_comes_back(make_ends: MakeEnds, own_qdrant: QdrantServer, proxy: MakeProxy) -> None:
+    """Nothing goes through and nothing is closed, as when a network is gone; then the connection is given up."""
+    ends, line = make_ends("qdrant"), proxy(own_qdrant.port)
+    there = behind(ends, line, own_qdrant.port)
+    with running(*there.migrate, pause="committed:4", **ends.secrets) as one:
+        one.paused()
+        line.stall()
+        one.go()
+        with pytest.raises(AssertionError, match="not over"):
+            one.ended(1.0)
+        line.cut()
+        line.resume()
+        there.arrived(one.ended())
+
+
+@pytest.mark.parametrize("backend", ["embedded", "jsonl", "qdrant"])
+def test_a_late_run_of_a_lost_host_is_fenced(backend: str, make_ends: MakeEnds) -> None:
+    """Its host stands still and another takes over; when it goes on again it stops, and has harmed nothing."""
+    ends = make_ends(backend)
+    alone = [*ends.migrate, "--parallelism", "1"]
+    with running(*alone, pause="committed:4", TEST_HOST="lost", TEST_LEASE_SECS="1", **ends.secrets) as late:
+        late.paused()
+        late.signal(signal.SIGSTOP)
+
+        def taken_over() -> Ended | None:
+            ended = run(*alone, **ends.secrets)
+            return None if ended.code == 2 else ended
+
+        told = ends.arrived(wait.until(taken_over, what="the lease to end", deadline_secs=20.0))
+        assert told["resumed"] is True
+        late.signal(signal.SIGCONT)
+        late.go()
+        assert final(late.ended(), "failed", 3)["error"]["code"] == "fenced"
+    ends.check()
+    ends.finish()
