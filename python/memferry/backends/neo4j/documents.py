@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import Final
 
 from memferry.backends.neo4j.layout import LEDGER
+from memferry.backends.neo4j.transactions import SLOTS, Transactions
 
 __all__ = ["Neo4jDocuments"]
 
 _MAX_KEY_BYTES: Final = 4000
-
-
-class Run(Protocol):
-    """Runs a statement and gives its rows."""
-
-    def __call__(self, text: str, *, writes: bool = True, **parameters: Any) -> list[list[Any]]: ...
+_LOCK: Final = "lock"
 
 
 def _composed(migration: str, key: str) -> str:
@@ -28,38 +24,57 @@ def _composed(migration: str, key: str) -> str:
     return f"{data[: _MAX_KEY_BYTES // 2].decode(errors='ignore')}\uffff{hashlib.sha256(data).hexdigest()}"
 
 
+def _copy(slot: int) -> str:
+    """Name of the lock that a transaction looks at."""
+    return _LOCK if slot % SLOTS == 0 else f"{_LOCK}/{slot % SLOTS}"
+
+
 class Neo4jDocuments:
     """Documents in nodes that no reader of memories sees.
 
+    The document `lock` stands there once for each of `SLOTS` transactions: who reads it in a transaction holds a copy
+    of its own to the end, who writes it needs them all. So nobody takes it over while one that has looked at it is at
+    work, and those do not wait for each other.
+
     Args:
-        run: Runs a statement, in the transaction of the page where there is one.
+        transactions: Runs statements, in the transaction of the page where there is one.
         prepare: Makes the constraint; called before the first document is written.
-        in_transaction: Whether this thread holds a transaction.
     """
 
-    def __init__(self, run: Run, prepare: Callable[[], None], in_transaction: Callable[[], bool]) -> None:
-        self._run = run
+    def __init__(self, transactions: Transactions, prepare: Callable[[], None]) -> None:
+        self._transactions = transactions
+        self._run = transactions.run
         self._prepare = prepare
-        self._in_transaction = in_transaction
 
     def put(self, migration: str, key: str, value: str) -> None:
         """Writes a document."""
         self._prepare()
+        names = [_copy(slot) for slot in range(SLOTS)] if key == _LOCK else [key]
         self._run(
-            f"MERGE (d:{LEDGER} {{key: $key}}) SET d.migration = $migration, d.name = $name, d.value = $value",
-            key=_composed(migration, key),
+            f"UNWIND $rows AS row MERGE (d:{LEDGER} {{key: row[0]}}) "
+            "SET d.migration = $migration, d.name = row[1], d.value = $value",
+            rows=[[_composed(migration, name), name] for name in names],
             migration=migration,
-            name=key,
             value=value,
         )
 
     def get(self, migration: str, key: str) -> str | None:
-        """Reads a document. Who reads `lock` holds it until the transaction ends: nobody takes it over in between."""
-        hold = "SET d.seen = timestamp() WITH d " if key == "lock" and self._in_transaction() else ""
+        """Reads a document. Who reads `lock` holds it until the transaction ends."""
+        slot = self._transactions.slot
+        if key == _LOCK and slot is not None:
+            self._prepare()
+            [(value,)] = self._run(
+                # Made where there is none, so that of two who find none the second waits for the first.
+                f"MERGE (d:{LEDGER} {{key: $key}}) ON CREATE SET d.migration = $migration, d.name = $name "
+                "SET d.seen = timestamp() RETURN d.value",
+                key=_composed(migration, _copy(slot)),
+                migration=migration,
+                name=_copy(slot),
+            )
+            return None if value is None else str(value)
+        name = _copy(0) if key == _LOCK else key
         rows = self._run(
-            f"MATCH (d:{LEDGER} {{key: $key}}) {hold}RETURN d.value",
-            key=_composed(migration, key),
-            writes=bool(hold),
+            f"MATCH (d:{LEDGER} {{key: $key}}) RETURN d.value", key=_composed(migration, name), writes=False
         )
         return rows[0][0] if rows else None
 

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
-import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import Any, Final, Literal
 
 from memferry._native import Batch, Mapper
-from memferry.backends.neo4j.connection import Connection, guard
+from memferry.backends.neo4j.connection import Connection
 from memferry.backends.neo4j.documents import Neo4jDocuments
 from memferry.backends.neo4j.layout import FORMAT, LABELS, LINK, RELATION, STORE, store_key, to_properties, type_label
 from memferry.backends.neo4j.schema import Schema
 from memferry.backends.neo4j.source import Neo4jSource, TargetSource, check_format, pattern, raw_row
+from memferry.backends.neo4j.transactions import Transactions
 from memferry.errors import RefusedError, StoreError
 from memferry.model import KINDS, Quarantined, Range, VectorSpec
 from memferry.profiles import load_mapper
 from memferry.urls import StoreUrl
 
-if TYPE_CHECKING:
-    import neo4j
-
 __all__ = ["Neo4jTarget"]
 
-_ROWS: Final = 2000
+_ROWS: Final = 5000
 """Rows of one statement."""
 
 _MAX_TYPE_LABELS: Final = 1000
@@ -36,7 +32,7 @@ Rows = list[dict[str, Any]]
 
 
 class Neo4jTarget:
-    """A Neo4j database that our own records are written to. One transaction at a time, taken in turns.
+    """A Neo4j database that our own records are written to. A page is a transaction; they run side by side.
 
     Args:
         url: The store.
@@ -56,12 +52,12 @@ class Neo4jTarget:
         self._accepted = list(accepted)
         self._mapper: Mapper = load_mapper("native", "node")
         self._connection = Connection(url)
-        self._lock = threading.RLock()
-        self._transaction: neo4j.Transaction | None = None
+        self._transactions = Transactions(self._connection)
+        self._run = self._transactions.run
         self._labels: set[str] = set()
-        self._tied: list[tuple[str, str]] = []
+        self._noted: set[tuple[str, str]] = set()
         self._schema = Schema(self._connection)
-        self.documents = Neo4jDocuments(self._run, self._schema.make_ledger, lambda: self._transaction is not None)
+        self.documents = Neo4jDocuments(self._transactions, self._schema.make_ledger)
         self.identity = self._connection.identity
         try:
             check_format(self._connection)
@@ -73,35 +69,17 @@ class Neo4jTarget:
         """The same store, to be read."""
         return TargetSource(self._url, self._connection)
 
+    @property
+    def deadlocks(self) -> int:
+        """Transactions so far that the server ended because they waited for each other."""
+        return self._transactions.deadlocks
+
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """Data and ledger are written together or not at all; the server rolls back what a killed process left."""
-        with self._lock:
-            self._schema.make_ledger()
-            with guard():
-                session = self._connection.session(read_only=False)
-            try:
-                with guard():
-                    self._transaction = self._connection.begin(session)
-                yield
-                with guard():
-                    self._transaction.commit()
-            finally:
-                transaction, self._transaction = self._transaction, None
-                # What goes wrong from here on has been raised already.
-                with contextlib.suppress(Exception):
-                    if transaction is not None:
-                        transaction.close()
-                with contextlib.suppress(Exception):
-                    session.close()
-
-    def _run(self, text: str, *, writes: bool = True, **parameters: Any) -> list[list[Any]]:
-        with self._lock:
-            if self._transaction is not None:
-                with guard():
-                    return self._transaction.run(text, parameters).values()
-        # Outside of a transaction, a statement is one of its own.
-        return (self._connection.write if writes else self._connection.read)(text, **parameters)
+        self._schema.make_ledger()
+        with self._transactions.open():
+            yield
 
     def prepare(self, migration: str, vectors: tuple[VectorSpec, ...]) -> None:  # noqa: ARG002
         """Makes the constraints and waits for them."""
@@ -169,26 +147,45 @@ class Neo4jTarget:
             rows[kind].append({"number": number, "properties": properties, "lists": lists})
         lost: set[int] = set()
         for kind, ofkind in rows.items():
-            for some in _slices(ofkind):
+            for some in _slices(self._left(kind, ofkind) if fresh else ofkind):
                 if kind == "relation":
                     lost |= self._put_relations(some, fresh=fresh)
                 else:
                     self._put_nodes(kind, some, fresh=fresh, migration=migration)
         return lost
 
-    def _put_nodes(self, kind: str, rows: Rows, *, fresh: bool, migration: str | None) -> None:
-        label = LABELS[kind]
-        sent = [
-            {"number": row["number"], "properties": row["properties"], "labels": self._type_labels(row)} for row in rows
-        ]
-        applied = self._run(
-            f"UNWIND $rows AS row MERGE (n:{label} {{id: row.properties.id}}) "
-            f"REMOVE n:$([x IN labels(n) WHERE x = n.type AND NOT x STARTS WITH 'Memferry']) "
-            "SET n = row.properties SET n:$(row.labels) RETURN row.number",
-            rows=sent,
+    def _left(self, kind: str, rows: Rows) -> Rows:
+        """Of rows that nobody else has written, those that are not there from a commit whose answer was lost."""
+        if not rows or not self._transactions.doubtful:
+            return rows
+        [(there,)] = self._run(
+            f"UNWIND $rows AS row MATCH {pattern(kind)[0]} WHERE n.id = row[1] AND n._memferry = row[2] "
+            "RETURN collect(row[0])",
+            rows=[[row["number"], row["properties"]["id"], row["properties"]["_memferry"]] for row in rows],
         )
-        _check_applied(kind, [row["number"] for row in rows], applied)
-        self._put_lists(kind, rows, migration)
+        written = set(there)
+        return [row for row in rows if row["number"] not in written]
+
+    def _put_nodes(self, kind: str, rows: Rows, *, fresh: bool, migration: str | None) -> None:
+        made = (
+            f"CREATE (n:{LABELS[kind]})"
+            if fresh
+            else f"MERGE (n:{LABELS[kind]} {{id: row[1].id}}) "
+            "REMOVE n:$([x IN labels(n) WHERE x = n.type AND NOT x STARTS WITH 'Memferry'])"
+        )
+        # Vectors in single precision, as a vector index wants them.
+        vectors = "WITH row, n UNWIND row[3] AS list CALL db.create.setNodeVectorProperty(n, list[0], list[1]) "
+        for some, lists in (([r for r in rows if not r["lists"]], ""), ([r for r in rows if r["lists"]], vectors)):
+            if not some:
+                continue
+            sent = [[row["number"], row["properties"], self._type_labels(row), row["lists"]] for row in some]
+            [(applied,)] = self._run(
+                f"UNWIND $rows AS row {made} SET n = row[1] SET n:$(row[2]) {lists}RETURN collect(row[0])",
+                rows=sent,
+            )
+            _check_applied(kind, [row["number"] for row in some], applied)
+        if migration is not None:
+            self._note_vectors(kind, rows, migration)
         if kind == "observation":
             self._link(rows, fresh=fresh)
 
@@ -200,73 +197,70 @@ class Neo4jTarget:
             self._labels.add(labels[0])
         return labels
 
-    def _put_lists(self, kind: str, rows: Rows, migration: str | None) -> None:
-        """Writes vectors as lists of numbers, in single precision as a vector index wants them."""
-        sent = [
-            {"number": row["number"], "id": row["properties"]["id"], "property": name, "values": values}
-            for row in rows
-            for name, values in row["lists"]
-        ]
-        if not sent:
-            return
-        applied = self._run(
-            f"UNWIND $rows AS row MATCH (n:{LABELS[kind]} {{id: row.id}}) "
-            "CALL db.create.setNodeVectorProperty(n, row.property, row.values) RETURN row.number",
-            rows=sent,
-        )
-        _check_applied(kind, [row["number"] for row in sent], applied)
-        if migration is not None:
-            for name, dim in {(row["property"], len(row["values"])) for row in sent}:
+    def _note_vectors(self, kind: str, rows: Rows, migration: str) -> None:
+        # Once: the document is one for all pages, and they would wait for each other. In order, so that none deadlock.
+        for name, dim in sorted({(name, len(values)) for row in rows for name, values in row["lists"]}):
+            if (kind, name) not in self._noted:
                 self._schema.note_vector(migration, self.documents, kind, name, dim)
+                self._transactions.when_committed(lambda known=(kind, name): self._noted.add(known))  # type: ignore[misc]
 
     def _link(self, rows: Rows, *, fresh: bool) -> None:
         """Ties observations to their entities, as far as there are any: the owner's id is what counts."""
         sent = [
-            {"id": row["properties"]["id"], "owner": None if owner is None else store_key(owner)}
+            [row["properties"]["id"], None if owner is None else store_key(owner)]
             for row in rows
             for owner in [row["properties"].get("owner_id")]
         ]
-        if not fresh:
+        if fresh:
+            self._transactions.joins()
+        else:
+            self._transactions.take_turn()
             self._run(
-                f"UNWIND $rows AS row MATCH (:{LABELS['observation']} {{id: row.id}})-[l:{LINK}]->(e) "
-                "WHERE row.owner IS NULL OR e.id <> row.owner DELETE l",
+                f"UNWIND $rows AS row MATCH (:{LABELS['observation']} {{id: row[0]}})-[l:{LINK}]->(e) "
+                "WHERE row[1] IS NULL OR e.id <> row[1] DELETE l",
                 rows=sent,
             )
         self._run(
-            f"UNWIND $rows AS row MATCH (o:{LABELS['observation']} {{id: row.id}}) "
-            f"MATCH (e:{_ENTITY} {{id: row.owner}}) MERGE (o)-[:{LINK}]->(e)",
-            rows=[row for row in sent if row["owner"] is not None],
+            f"UNWIND $rows AS row MATCH (o:{LABELS['observation']} {{id: row[0]}}) "
+            f"MATCH (e:{_ENTITY} {{id: row[1]}}) {'CREATE' if fresh else 'MERGE'} (o)-[:{LINK}]->(e)",
+            rows=[row for row in sent if row[1] is not None],
         )
 
     def _put_relations(self, rows: Rows, *, fresh: bool) -> set[int]:
         """Writes relations between entities that are there; the numbers of the others."""
         sent = []
+        ends: dict[str, int] = {}
         for row in rows:
             properties = row["properties"]
-            ends = [properties.pop(name, None) for name in ("from_id", "to_id")]
-            if None not in ends:
-                start, end = map(store_key, ends)
-                sent.append({"number": row["number"], "from": start, "to": end, "properties": properties})
-        between = f"UNWIND $rows AS row MATCH (a:{_ENTITY} {{id: row.from}}) MATCH (b:{_ENTITY} {{id: row.to}}) "
-        if not fresh:
+            start, end = properties.pop("from_id", None), properties.pop("to_id", None)
+            if start is not None and end is not None:
+                places = [ends.setdefault(store_key(one), len(ends)) for one in (start, end)]
+                sent.append([row["number"], *places, properties])
+        # Hubs stand in many rows: each end is looked up once.
+        between = (
+            f"UNWIND $ends AS id OPTIONAL MATCH (e:{_ENTITY} {{id: id}}) WITH collect([e]) AS found "
+            "UNWIND $rows AS row WITH row, found[row[1]][0] AS a, found[row[2]][0] AS b "
+            "WHERE a IS NOT NULL AND b IS NOT NULL "
+        )
+        made = f"CREATE (a)-[r:{RELATION}]->(b)"
+        if fresh:
+            self._transactions.joins()
+        else:
+            self._transactions.take_turn()
+            made = f"MERGE (a)-[r:{RELATION} {{id: row[3].id}}]->(b)"
             # A relationship cannot be given other ends.
             self._run(
-                f"{between}MATCH ()-[r:{RELATION} {{id: row.properties.id}}]->() "
+                f"{between}MATCH ()-[r:{RELATION} {{id: row[3].id}}]->() "
                 "WHERE startNode(r) <> a OR endNode(r) <> b DELETE r",
+                ends=list(ends),
                 rows=sent,
             )
-        applied = self._run(
-            f"{between}MERGE (a)-[r:{RELATION} {{id: row.properties.id}}]->(b) "
-            "SET r = row.properties RETURN row.number",
-            rows=sent,
-        )
-        return {row["number"] for row in rows} - {number for (number,) in applied}
+        rows_applied = self._run(f"{between}{made} SET r = row[3] RETURN collect(row[0])", ends=list(ends), rows=sent)
+        return {row["number"] for row in rows} - {number for (some,) in rows_applied for number in some}
 
     def delete(self, identities: list[tuple[str, str]]) -> int:
-        """Deletes relations first, then what they tied together. An entity with other relationships stays.
-
-        It is tried again by `restore`, which may give such a relationship its old ends back.
-        """
+        """Deletes relations first, then what they tied together. An entity with other relationships stays."""
+        self._transactions.take_turn()
         deleted = 0
         for kind in reversed(KINDS):
             keys = [store_key(identity) for k, identity in identities if k == kind]
@@ -280,18 +274,15 @@ class Neo4jTarget:
                     keys=some,
                 )
                 deleted += count
-                if count < len(some) and kind == "entity":
-                    self._tied += [pair for pair in identities if pair[0] == kind]
         return deleted
 
     def restore(self, records: Batch) -> None:
         """See `memferry.backends.api.Target`; the caller holds the transaction."""
+        self._transactions.take_turn()
         raw, rows, bad, _ = self._mapper.encode(records, accepted=self._accepted)
         lost = self._put(records, raw, rows, fresh=False, migration=None)
         if bad or lost:
             raise StoreError("refused", f"{len(bad) + len(lost)} records could not be put back: an end is missing")
-        tied, self._tied = self._tied, []
-        self.delete(tied)
 
     def finish(self, migration: str, ranges: list[Range]) -> None:
         """Ties late observations to their entities, makes the indexes and waits for them."""
@@ -318,7 +309,7 @@ def _slices(rows: list[Any]) -> Iterator[list[Any]]:
         yield rows[start : start + _ROWS]
 
 
-def _check_applied(kind: str, sent: Iterable[int], applied: list[list[Any]]) -> None:
-    missing = set(sent) - {number for (number,) in applied}
+def _check_applied(kind: str, sent: Iterable[int], applied: list[int]) -> None:
+    missing = set(sent).difference(applied)
     if missing:
         raise StoreError("refused", f"Neo4j applied a statement to {len(missing)} {kind} rows less than it was given")
