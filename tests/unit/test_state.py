@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,7 +34,9 @@ def test_the_state_directory(monkeypatch: pytest.MonkeyPatch, variables: dict[st
 
 def _records(*contents: str) -> Batch:
     mapper: Mapper = load_mapper("native", "document")
-    rows = [(str(i), f'{{"kind":"memory","id":"{i}","content":"{c}"}}'.encode(), []) for i, c in enumerate(contents)]
+    rows: list[tuple[str, bytes, list[Any]]] = [
+        (str(i), f'{{"kind":"memory","id":"{i}","content":"{c}"}}'.encode(), []) for i, c in enumerate(contents)
+    ]
     return mapper.decode(Batch.from_rows(rows))[0]
 
 
