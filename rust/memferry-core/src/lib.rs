@@ -4,6 +4,7 @@ pub mod digest;
 pub mod embedded;
 pub mod error;
 pub mod gaps;
+pub mod halves;
 mod hashes;
 pub mod jsonl;
 pub mod keys;

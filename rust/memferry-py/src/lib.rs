@@ -6,6 +6,7 @@
 mod batch;
 mod embedded;
 mod error;
+mod halves;
 mod jsonl;
 mod mapper;
 mod qdrant;
@@ -19,6 +20,8 @@ mod _native {
     use crate::embedded::EmbeddedStore;
     #[pymodule_export]
     use crate::error::error_codes;
+    #[pymodule_export]
+    use crate::halves::{join_halves, owned_points, split_halves};
     #[pymodule_export]
     use crate::jsonl::{JsonlIndex, JsonlPart, JsonlReader, jsonl_align, jsonl_concatenate};
     #[pymodule_export]

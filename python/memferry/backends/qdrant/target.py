@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any, Final, Literal
 
 from memferry._native import Batch, Mapper, normalize_vectors, store_keys
+from memferry.backends.api import Documents
 from memferry.backends.qdrant.documents import QdrantDocuments
 from memferry.backends.qdrant.source import QdrantSource, connect, identity_of
 from memferry.errors import RefusedError
@@ -29,13 +30,19 @@ def _stored(name: str) -> str:
 
 
 class QdrantTarget:
-    """One collection, made where there is none; one that is there is checked, never made anew."""
+    """One collection, made where there is none; one that is there is checked, never made anew.
+
+    Args:
+        url: The store.
+        accepted: Gaps that may be dropped.
+        documents: Where the ledger is kept instead of in a companion collection.
+    """
 
     backend = "qdrant"
     resume: Literal["page", "range"] = "page"
     ordered = False
 
-    def __init__(self, url: StoreUrl, accepted: tuple[str, ...] = ()) -> None:
+    def __init__(self, url: StoreUrl, accepted: tuple[str, ...] = (), documents: Documents | None = None) -> None:
         self._url = url
         self._store = connect(url)
         self._mapper: Mapper = load_mapper(url.profile, "point")
@@ -44,7 +51,7 @@ class QdrantTarget:
         self.profile = url.profile
         self.native = url.profile == "native"
         self.identity = identity_of(url)
-        self.documents = QdrantDocuments(self._store, url.name)
+        self.documents: Documents = documents or QdrantDocuments(self._store, url.name)
         self._info: dict[str, Any] | None = None
         if self._store.exists(url.name):
             self._info = json.loads(self._store.info(url.name))
