@@ -360,6 +360,15 @@ def normalize_vectors(records: Batch, names: list[str]) -> Batch:
 def vectors_not_finite(records: Batch, names: list[str]) -> list[int]:
     """Rows with a NaN or an infinity in a dense or multi vector of these names."""
 
+def split_halves(records: Batch) -> tuple[Batch, Batch]:
+    """Records without the vectors that a vector store holds, and those vectors with kind, id and scope."""
+
+def join_halves(records: Batch, points: Batch) -> tuple[Batch, bytes]:
+    """Whole records, and one byte a record: 1 where a vector that it knows of is missing."""
+
+def owned_points(records: Batch, points: Batch) -> bytes:
+    """One byte a row of vectors: 1 where there is a record that it belongs to."""
+
 def jsonl_align(path: _Path, offset: int) -> int:
     """The start of the first line at or after `offset`."""
 

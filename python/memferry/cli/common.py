@@ -12,12 +12,12 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from memferry import backends
+from memferry._native import gap_names
 from memferry.cli.console import fail, say
 from memferry.errors import MemferryError, RefusedError, StoreError
 from memferry.phases.plan import Options, Stop
 from memferry.retry import give_up_on
-from memferry.urls import Secrets, StoreUrl, parse_url
+from memferry.urls import Secrets, StoreUrl, hybrid_url, parse_url
 
 _SAME_SIGNAL_SECS: Final = 1.0
 """A supervisor may send one signal twice, to the process and to its group."""
@@ -36,6 +36,8 @@ app.add_typer(quarantine_app, name="quarantine")
 Source = Annotated[str, typer.Argument(metavar="SRC", help="store URL, as in agents.db or jsonl:memory.jsonl")]
 Target = Annotated[str, typer.Argument(metavar="DST", help="store URL")]
 Store = Annotated[str, typer.Argument(metavar="STORE", help="store URL")]
+Graph = Annotated[list[str] | None, typer.Option("--graph", help="records of a `hybrid:` store, SRC's first")]
+Vectors = Annotated[list[str] | None, typer.Option("--vectors", help="vectors of a `hybrid:` store, SRC's first")]
 Migration = Annotated[str | None, typer.Option(help="id, where the target knows several")]
 Json = Annotated[bool, typer.Option("--json", help="one final object on stdout")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="no progress")]
@@ -81,7 +83,39 @@ def stop_on_signals() -> Stop:
     return stop
 
 
-def store_url(side: str, text: str, key_env: str | None = None, password_env: str | None = None) -> StoreUrl:
+class Halves:
+    """What `--graph` and `--vectors` name: one of each for every `hybrid:` store, in the order of the stores."""
+
+    def __init__(self, graph: list[str] | None = None, vectors: list[str] | None = None) -> None:
+        self._left = {"--graph": list(graph or ()), "--vectors": list(vectors or ())}
+
+    def complete(self, text: str, secrets: Secrets) -> StoreUrl:
+        """The store behind `text`, with its halves where it is `hybrid:`."""
+        url = parse_url(text)
+        if url.backend != "hybrid":
+            return replace(url, secrets=secrets)
+        graph, vectors = (self._next(text, option, secrets) for option in ("--graph", "--vectors"))
+        return hybrid_url(graph, vectors, url.identity)
+
+    def _next(self, text: str, option: str, secrets: Secrets) -> StoreUrl:
+        if not self._left[option]:
+            raise RefusedError("invalid", f"`{text}` needs {option} URL")
+        return replace(parse_url(self._left[option].pop(0)), secrets=secrets)
+
+    def done(self) -> None:
+        """Refuses halves that no store asked for."""
+        for option, left in self._left.items():
+            if left:
+                raise RefusedError("invalid", f"{option}: there is no `hybrid:` store for `{parse_url(left[0]).text}`")
+
+
+def store_url(
+    side: str,
+    text: str,
+    key_env: str | None = None,
+    password_env: str | None = None,
+    halves: Halves | None = None,
+) -> StoreUrl:
     """Reads a URL and fetches its credentials from the environment."""
     prefix = f"MEMFERRY_{side}_"
     ca_file = os.environ.get(f"{prefix}CA_FILE")
@@ -90,7 +124,7 @@ def store_url(side: str, text: str, key_env: str | None = None, password_env: st
         password=os.environ.get(password_env or f"{prefix}PASSWORD"),
         ca_file=Path(ca_file) if ca_file else None,
     )
-    return replace(parse_url(text), secrets=secrets)
+    return (halves or Halves()).complete(text, secrets)
 
 
 def _choice(name: str, value: str, allowed: tuple[str, ...]) -> str:
@@ -102,7 +136,7 @@ def _choice(name: str, value: str, allowed: tuple[str, ...]) -> str:
 def options(**chosen: Any) -> Options:
     """Checks what the user chose."""
     accept = tuple(sorted(set(chosen.pop("accept", None) or ())))
-    known = backends.gap_names()
+    known = gap_names()
     for gap in accept:
         if gap not in known:
             raise RefusedError("invalid", f"--accept: unknown gap `{gap}`, allowed: {', '.join(known)}")

@@ -9,6 +9,8 @@ import typer
 
 from memferry.cli.common import (
     Accept,
+    Graph,
+    Halves,
     Json,
     OnConflict,
     OnExisting,
@@ -20,6 +22,7 @@ from memferry.cli.common import (
     Target,
     TargetKeyEnv,
     TargetPasswordEnv,
+    Vectors,
     app,
     guard,
     options,
@@ -36,6 +39,8 @@ def plan(
     source: Source,
     target: Target,
     *,
+    graph: Graph = None,
+    vectors: Vectors = None,
     accept: Accept = None,
     on_existing: OnExisting = "refuse",
     source_api_key_env: SourceKeyEnv = "MEMFERRY_SOURCE_API_KEY",
@@ -52,10 +57,12 @@ def plan(
 
     def work() -> int:
         chosen = options(accept=accept, on_existing=on_existing)
+        halves = Halves(graph, vectors)
         ends = (
-            store_url("SOURCE", source, source_api_key_env, source_password_env),
-            store_url("TARGET", target, target_api_key_env, target_password_env),
+            store_url("SOURCE", source, source_api_key_env, source_password_env, halves),
+            store_url("TARGET", target, target_api_key_env, target_password_env, halves),
         )
+        halves.done()
         with show_progress(quiet=quiet) as progress:
             made = migrate.plan_only(*ends, chosen, progress=progress, stop=stop_on_signals())
         print_json(json.loads(made.to_json())) if as_json else show(plan_text(made), as_json=False)
@@ -69,6 +76,8 @@ def migrate_command(
     source: Source,
     target: Target,
     *,
+    graph: Graph = None,
+    vectors: Vectors = None,
     accept: Accept = None,
     on_existing: OnExisting = "refuse",
     on_conflict: OnConflict = "keep",
@@ -92,6 +101,8 @@ def migrate_command(
       memferry migrate jsonl:memory.json?profile=server-memory agents.db
 
       memferry migrate agents.db copy.db --delete --json | jq .outcome
+
+      memferry migrate agents.db hybrid: --graph neo4j://host --vectors qdrant://host/agents
     """
 
     def work() -> int:
@@ -104,10 +115,12 @@ def migrate_command(
             max_quarantined=max_quarantined,
             parallelism=parallelism,
         )
+        halves = Halves(graph, vectors)
         ends = (
-            store_url("SOURCE", source, source_api_key_env, source_password_env),
-            store_url("TARGET", target, target_api_key_env, target_password_env),
+            store_url("SOURCE", source, source_api_key_env, source_password_env, halves),
+            store_url("TARGET", target, target_api_key_env, target_password_env, halves),
         )
+        halves.done()
         with show_progress(quiet=quiet) as progress:
             if dry_run:
                 made = migrate.plan_only(*ends, chosen, progress=progress, stop=stop_on_signals())
@@ -129,6 +142,8 @@ def verify_command(
     source: Source,
     target: Target,
     *,
+    graph: Graph = None,
+    vectors: Vectors = None,
     parallelism: Parallelism = 2,
     source_api_key_env: SourceKeyEnv = "MEMFERRY_SOURCE_API_KEY",
     source_password_env: SourcePasswordEnv = "MEMFERRY_SOURCE_PASSWORD",  # noqa: S107 - the name of a variable
@@ -144,10 +159,12 @@ def verify_command(
 
     def work() -> int:
         chosen = options(parallelism=parallelism)
+        halves = Halves(graph, vectors)
         ends = (
-            store_url("SOURCE", source, source_api_key_env, source_password_env),
-            store_url("TARGET", target, target_api_key_env, target_password_env),
+            store_url("SOURCE", source, source_api_key_env, source_password_env, halves),
+            store_url("TARGET", target, target_api_key_env, target_password_env, halves),
         )
+        halves.done()
         with show_progress(quiet=quiet) as progress:
             result = migrate.verify_only(*ends, chosen, progress=progress, stop=stop_on_signals())
         show(result_text(result, ends[1]), as_json=as_json)

@@ -8,11 +8,15 @@ from typing import Annotated
 
 import typer
 
-from memferry import backends
+from memferry import stores
+from memferry.backends.api import Target
 from memferry.cli.common import (
+    Graph,
+    Halves,
     Json,
     Migration,
     Store,
+    Vectors,
     app,
     guard,
     quarantine_app,
@@ -27,7 +31,7 @@ from memferry.phases.rollback import rollback as roll_back
 from memferry.urls import StoreUrl
 
 
-def _ledger(target: backends.Target, migration: str | None, url: StoreUrl) -> Ledger:
+def _ledger(target: Target, migration: str | None, url: StoreUrl) -> Ledger:
     known = target.documents.migrations()
     if migration is None and len(known) == 1:
         return Ledger(target.documents, known[0])
@@ -38,23 +42,36 @@ def _ledger(target: backends.Target, migration: str | None, url: StoreUrl) -> Le
     raise RefusedError("no-migration", f"name one with --migration: {', '.join(known)}")
 
 
-def _open_existing(text: str) -> tuple[StoreUrl, backends.Target]:
-    url = store_url("TARGET", text)
-    if not backends.has_ledger(url):
-        hint = backends.ledger_hint(url)
-        raise RefusedError("no-migration", f"{url.text} knows no migration", hint=hint)
-    return url, backends.open_target(url)
+def _url(side: str, text: str, graph: list[str] | None, vectors: list[str] | None) -> StoreUrl:
+    halves = Halves(graph, vectors)
+    url = store_url(side, text, halves=halves)
+    halves.done()
+    return url
+
+
+def _open_existing(text: str, graph: list[str] | None, vectors: list[str] | None) -> tuple[StoreUrl, Target]:
+    url = _url("TARGET", text, graph, vectors)
+    if not stores.has_ledger(url):
+        raise RefusedError("no-migration", f"{url.text} knows no migration", hint=stores.ledger_hint(url))
+    return url, stores.open_target(url)
 
 
 @app.command()
-def status(store: Store, *, migration: Migration = None, as_json: Json = False) -> None:
+def status(
+    store: Store,
+    *,
+    graph: Graph = None,
+    vectors: Vectors = None,
+    migration: Migration = None,
+    as_json: Json = False,
+) -> None:
     """Says how far the migrations into a store are.
 
     Example: memferry status copy.db
     """
 
     def work() -> int:
-        _, target = _open_existing(store)
+        _, target = _open_existing(store, graph, vectors)
         rows = []
         for known in target.documents.migrations():
             if migration not in {None, known}:
@@ -84,14 +101,21 @@ def status(store: Store, *, migration: Migration = None, as_json: Json = False) 
 
 
 @app.command()
-def report(store: Store, *, migration: Migration = None, as_json: Json = False) -> None:
+def report(
+    store: Store,
+    *,
+    graph: Graph = None,
+    vectors: Vectors = None,
+    migration: Migration = None,
+    as_json: Json = False,
+) -> None:
     """Shows what the last run of a migration came to.
 
     Example: memferry report copy.db --json | jq .verify
     """
 
     def work() -> int:
-        url, target = _open_existing(store)
+        url, target = _open_existing(store, graph, vectors)
         ledger = _ledger(target, migration, url)
         text = ledger.report()
         if text is None:
@@ -107,14 +131,21 @@ def report(store: Store, *, migration: Migration = None, as_json: Json = False) 
 
 
 @app.command("rollback")
-def rollback_command(store: Store, *, migration: Migration = None, as_json: Json = False) -> None:
+def rollback_command(
+    store: Store,
+    *,
+    graph: Graph = None,
+    vectors: Vectors = None,
+    migration: Migration = None,
+    as_json: Json = False,
+) -> None:
     """Takes out what a migration wrote and puts back what it wrote over.
 
     Example: memferry rollback copy.db
     """
 
     def work() -> int:
-        url, target = _open_existing(store)
+        url, target = _open_existing(store, graph, vectors)
         ledger = _ledger(target, migration, url)
         done = roll_back(target, ledger, stop=stop_on_signals())
         target.close()
@@ -133,14 +164,21 @@ def rollback_command(store: Store, *, migration: Migration = None, as_json: Json
 
 
 @quarantine_app.command("list")
-def quarantine_list(store: Store, *, migration: Migration = None, as_json: Json = False) -> None:
+def quarantine_list(
+    store: Store,
+    *,
+    graph: Graph = None,
+    vectors: Vectors = None,
+    migration: Migration = None,
+    as_json: Json = False,
+) -> None:
     """Lists what could not be moved.
 
     Example: memferry quarantine list copy.db
     """
 
     def work() -> int:
-        url, target = _open_existing(store)
+        url, target = _open_existing(store, graph, vectors)
         ledger = _ledger(target, migration, url)
         rows = list(ledger.quarantined())
         if as_json:
@@ -161,6 +199,8 @@ def quarantine_show(
     store: Store,
     number: Annotated[str, typer.Argument(help="number from `quarantine list`")],
     *,
+    graph: Graph = None,
+    vectors: Vectors = None,
     migration: Migration = None,
 ) -> None:
     """Writes the raw bytes of a quarantined row to stdout.
@@ -169,7 +209,7 @@ def quarantine_show(
     """
 
     def work() -> int:
-        url, target = _open_existing(store)
+        url, target = _open_existing(store, graph, vectors)
         for known, row in _ledger(target, migration, url).quarantined():
             if known == number:
                 sys.stdout.buffer.write(row.raw + b"\n")
@@ -180,14 +220,20 @@ def quarantine_show(
 
 
 @app.command()
-def inspect(store: Store, *, as_json: Json = False) -> None:
+def inspect(
+    store: Store,
+    *,
+    graph: Graph = None,
+    vectors: Vectors = None,
+    as_json: Json = False,
+) -> None:
     """Says what is in a store, reading no more than counts.
 
     Example: memferry inspect agents.db
     """
 
     def work() -> int:
-        source = backends.open_source(store_url("SOURCE", store))
+        source = stores.open_source(_url("SOURCE", store, graph, vectors))
         streams = [{"stream": s.name, "rows": s.rows, "bytes": s.size_bytes} for s in source.streams()]
         if as_json:
             about = {"backend": source.backend, "profile": source.profile, "identity": source.identity}
@@ -209,7 +255,7 @@ def backends_command(*, as_json: Json = False) -> None:
     Example: memferry backends --json
     """
     if as_json:
-        print_json(backends.BACKENDS)
+        print_json(stores.BACKENDS)
     else:
-        for name, what in backends.BACKENDS.items():
+        for name, what in stores.BACKENDS.items():
             show(f"{name:<10} {what}", as_json=as_json)

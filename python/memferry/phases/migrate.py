@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from memferry._native import Keys
-from memferry.backends import has_ledger, open_source, open_target
 from memferry.backends.api import Source, Target, as_foreign
 from memferry.errors import MemferryError, RefusedError
 from memferry.failpoints import failpoint
@@ -24,6 +23,7 @@ from memferry.phases.plan import Options, Plan, Progress, Stop, make_plan, migra
 from memferry.phases.reading import read_pages, read_stream
 from memferry.phases.verify import Verification, verify
 from memferry.retry import retrying
+from memferry.stores import has_ledger, open_source, open_target
 from memferry.urls import StoreUrl
 
 __all__ = ["Result", "migrate", "plan_only", "verify_only"]
@@ -84,6 +84,11 @@ class Result:
 
 
 def _same(left: StoreUrl, right: StoreUrl) -> bool:
+    """Whether a store, or a half of one, stands on both sides."""
+    return any(_same_part(one, other) for one in left.parts for other in right.parts)
+
+
+def _same_part(left: StoreUrl, right: StoreUrl) -> bool:
     if left.path is not None and right.path is not None:
         return left.path.resolve() == right.path.resolve()
     return (left.backend, left.host, left.port, left.name) == (right.backend, right.host, right.port, right.name)

@@ -5,6 +5,7 @@ pub mod embedded;
 pub mod error;
 pub mod gaps;
 pub mod gather;
+pub mod halves;
 mod hashes;
 pub mod jsonl;
 pub mod keys;

@@ -33,13 +33,25 @@ def _stored(name: str) -> str:
 
 
 class QdrantTarget:
-    """One collection, made where there is none; one that is there is checked, never made anew."""
+    """One collection, made where there is none; one that is there is checked, never made anew.
+
+    Args:
+        url: The store.
+        accepted: Gaps that may be dropped.
+        documents: Where the ledger is kept instead of in a companion collection.
+    """
 
     backend = "qdrant"
     resume: Literal["page", "range"] = "page"
     ordered = False
 
-    def __init__(self, url: StoreUrl, accepted: tuple[str, ...] = (), scratch: Path | None = None) -> None:
+    def __init__(
+        self,
+        url: StoreUrl,
+        accepted: tuple[str, ...] = (),
+        scratch: Path | None = None,
+        documents: Documents | None = None,
+    ) -> None:
         self._url = url
         self._store = connect(url)
         self._mapper: Mapper = load_mapper(url.profile, "point")
@@ -50,7 +62,8 @@ class QdrantTarget:
         self.identity = identity_of(url)
         # Nothing of ours goes into another system's collection, nor beside it.
         self._state = None if self.native else State(self.identity, scratch)
-        self.documents: Documents = self._state.documents if self._state else QdrantDocuments(self._store, url.name)
+        known = self._state.documents if self._state else documents
+        self.documents: Documents = known or QdrantDocuments(self._store, url.name)
         self._info: dict[str, Any] | None = None
         if self._store.exists(url.name):
             self._info = json.loads(self._store.info(url.name))
