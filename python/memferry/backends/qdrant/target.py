@@ -219,7 +219,8 @@ class QdrantTarget:
 
     def restore(self, records: Batch) -> None:
         """See `memferry.backends.api.Target`."""
-        raw, _, _, _ = self._mapper.encode(records, namespace=NAMESPACE)
+        exact = load_mapper(self.profile, "point", filling=False)
+        raw, _, _, _ = exact.encode(records, namespace=NAMESPACE)
         if self._state:
             self._state.release(self._mapper.decode(raw)[0])
         self._store.upsert(self._url.name, raw)
