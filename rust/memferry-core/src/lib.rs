@@ -1,5 +1,6 @@
 //! Records, digests, mapping and stores of memferry. No Python here; `memferry-py` binds this crate.
 
+mod canonical;
 pub mod digest;
 pub mod embedded;
 pub mod error;
