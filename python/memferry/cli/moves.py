@@ -10,9 +10,11 @@ import typer
 from memferry.cli.common import (
     Accept,
     Json,
+    MinRecall,
     OnConflict,
     OnExisting,
     Parallelism,
+    Parity,
     Quiet,
     Source,
     SourceKeyEnv,
@@ -76,6 +78,8 @@ def migrate_command(
     max_deletes: Annotated[float, typer.Option(help="refuse to delete more than this percentage")] = 10.0,
     max_quarantined: Annotated[int, typer.Option(min=0, help="quarantined records that are still a success")] = 0,
     parallelism: Parallelism = 2,
+    parity: Parity = 0,
+    min_recall: MinRecall = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="plan only")] = False,
     source_api_key_env: SourceKeyEnv = "MEMFERRY_SOURCE_API_KEY",
     source_password_env: SourcePasswordEnv = "MEMFERRY_SOURCE_PASSWORD",  # noqa: S107 - the name of a variable
@@ -92,6 +96,8 @@ def migrate_command(
       memferry migrate jsonl:memory.json?profile=server-memory agents.db
 
       memferry migrate agents.db copy.db --delete --json | jq .outcome
+
+      memferry migrate agents.db qdrant://localhost/agents --parity 100 --min-recall 0.95
     """
 
     def work() -> int:
@@ -103,6 +109,8 @@ def migrate_command(
             max_deletes_percent=max_deletes,
             max_quarantined=max_quarantined,
             parallelism=parallelism,
+            parity=parity,
+            min_recall=min_recall,
         )
         ends = (
             store_url("SOURCE", source, source_api_key_env, source_password_env),
@@ -130,6 +138,8 @@ def verify_command(
     target: Target,
     *,
     parallelism: Parallelism = 2,
+    parity: Parity = 0,
+    min_recall: MinRecall = None,
     source_api_key_env: SourceKeyEnv = "MEMFERRY_SOURCE_API_KEY",
     source_password_env: SourcePasswordEnv = "MEMFERRY_SOURCE_PASSWORD",  # noqa: S107 - the name of a variable
     target_api_key_env: TargetKeyEnv = "MEMFERRY_TARGET_API_KEY",
@@ -143,7 +153,7 @@ def verify_command(
     """
 
     def work() -> int:
-        chosen = options(parallelism=parallelism)
+        chosen = options(parallelism=parallelism, parity=parity, min_recall=min_recall)
         ends = (
             store_url("SOURCE", source, source_api_key_env, source_password_env),
             store_url("TARGET", target, target_api_key_env, target_password_env),
