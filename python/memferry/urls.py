@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from memferry.errors import RefusedError
 
-__all__ = ["Secrets", "StoreUrl", "hybrid_url", "parse_url"]
+__all__ = ["Secrets", "StoreUrl", "hybrid_url", "parse_url", "secrets_from_environment"]
 
 _SUFFIXES: Final = {
     ".db": "embedded",
@@ -109,6 +109,23 @@ def hybrid_url(graph: StoreUrl, vectors: StoreUrl, identity: str | None = None) 
             raise RefusedError("profile", f"{option} of a hybrid store: profile `{url.profile}`, allowed: native")
     text = f"hybrid: --graph {graph.text} --vectors {vectors.text}"
     return StoreUrl(text=text, backend="hybrid", identity=identity, graph=graph, vectors=vectors)
+
+
+def secrets_from_environment(side: str, key_env: str | None = None, password_env: str | None = None) -> Secrets:
+    """Credentials out of the environment.
+
+    Args:
+        side: `SOURCE` or `TARGET`: the variables are `MEMFERRY_<side>_API_KEY`, `_PASSWORD` and `_CA_FILE`.
+        key_env: Another variable for the API key.
+        password_env: Another one for the password.
+    """
+    prefix = f"MEMFERRY_{side}_"
+    ca_file = os.environ.get(f"{prefix}CA_FILE")
+    return Secrets(
+        api_key=os.environ.get(key_env or f"{prefix}API_KEY"),
+        password=os.environ.get(password_env or f"{prefix}PASSWORD"),
+        ca_file=Path(ca_file) if ca_file else None,
+    )
 
 
 def _refuse(text: str, why: str, hint: str | None = None) -> RefusedError:

@@ -7,17 +7,16 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
 
-from memferry._native import gap_names
 from memferry.cli.console import fail, say
 from memferry.errors import MemferryError, RefusedError, StoreError
+from memferry.library import choose
 from memferry.phases.plan import Options, Stop
 from memferry.retry import give_up_on
-from memferry.urls import Secrets, StoreUrl, hybrid_url, parse_url
+from memferry.urls import Secrets, StoreUrl, hybrid_url, parse_url, secrets_from_environment
 
 _SAME_SIGNAL_SECS: Final = 1.0
 """A supervisor may send one signal twice, to the process and to its group."""
@@ -49,6 +48,10 @@ TargetKeyEnv = Annotated[str, typer.Option(help="variable that holds the API key
 SourcePasswordEnv = Annotated[str, typer.Option(help="variable that holds the password of SRC")]
 TargetPasswordEnv = Annotated[str, typer.Option(help="variable that holds the password of DST")]
 Parallelism = Annotated[int, typer.Option(min=1, max=64, help="ranges at a time")]
+Parity = Annotated[int, typer.Option(min=0, metavar="K", help="compare K searches on both ends, after the proof")]
+MinRecall = Annotated[
+    float | None, typer.Option(metavar="R", help="not proven if the target finds a smaller share; with --parity")
+]
 
 
 def guard(work: Callable[[], int], *, as_json: bool) -> None:
@@ -117,31 +120,9 @@ def store_url(
     halves: Halves | None = None,
 ) -> StoreUrl:
     """Reads a URL and fetches its credentials from the environment."""
-    prefix = f"MEMFERRY_{side}_"
-    ca_file = os.environ.get(f"{prefix}CA_FILE")
-    secrets = Secrets(
-        api_key=os.environ.get(key_env or f"{prefix}API_KEY"),
-        password=os.environ.get(password_env or f"{prefix}PASSWORD"),
-        ca_file=Path(ca_file) if ca_file else None,
-    )
-    return (halves or Halves()).complete(text, secrets)
-
-
-def _choice(name: str, value: str, allowed: tuple[str, ...]) -> str:
-    if value not in allowed:
-        raise RefusedError("invalid", f"--{name}: got `{value}`, allowed: {', '.join(allowed)}")
-    return value
+    return (halves or Halves()).complete(text, secrets_from_environment(side, key_env, password_env))
 
 
 def options(**chosen: Any) -> Options:
     """Checks what the user chose."""
-    accept = tuple(sorted(set(chosen.pop("accept", None) or ())))
-    known = gap_names()
-    for gap in accept:
-        if gap not in known:
-            raise RefusedError("invalid", f"--accept: unknown gap `{gap}`, allowed: {', '.join(known)}")
-    if "on_existing" in chosen:
-        _choice("on-existing", chosen["on_existing"], ("refuse", "keep", "overwrite"))
-    if "on_conflict" in chosen:
-        _choice("on-conflict", chosen["on_conflict"], ("keep", "source"))
-    return Options(accept=accept, **chosen)
+    return choose(accept=chosen.pop("accept", None) or (), **chosen)

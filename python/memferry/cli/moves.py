@@ -12,9 +12,11 @@ from memferry.cli.common import (
     Graph,
     Halves,
     Json,
+    MinRecall,
     OnConflict,
     OnExisting,
     Parallelism,
+    Parity,
     Quiet,
     Source,
     SourceKeyEnv,
@@ -85,6 +87,8 @@ def migrate_command(
     max_deletes: Annotated[float, typer.Option(help="refuse to delete more than this percentage")] = 10.0,
     max_quarantined: Annotated[int, typer.Option(min=0, help="quarantined records that are still a success")] = 0,
     parallelism: Parallelism = 2,
+    parity: Parity = 0,
+    min_recall: MinRecall = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="plan only")] = False,
     source_api_key_env: SourceKeyEnv = "MEMFERRY_SOURCE_API_KEY",
     source_password_env: SourcePasswordEnv = "MEMFERRY_SOURCE_PASSWORD",  # noqa: S107 - the name of a variable
@@ -103,6 +107,7 @@ def migrate_command(
       memferry migrate agents.db copy.db --delete --json | jq .outcome
 
       memferry migrate agents.db hybrid: --graph neo4j://host --vectors qdrant://host/agents
+      memferry migrate agents.db qdrant://localhost/agents --parity 100 --min-recall 0.95
     """
 
     def work() -> int:
@@ -114,6 +119,8 @@ def migrate_command(
             max_deletes_percent=max_deletes,
             max_quarantined=max_quarantined,
             parallelism=parallelism,
+            parity=parity,
+            min_recall=min_recall,
         )
         halves = Halves(graph, vectors)
         ends = (
@@ -145,6 +152,8 @@ def verify_command(
     graph: Graph = None,
     vectors: Vectors = None,
     parallelism: Parallelism = 2,
+    parity: Parity = 0,
+    min_recall: MinRecall = None,
     source_api_key_env: SourceKeyEnv = "MEMFERRY_SOURCE_API_KEY",
     source_password_env: SourcePasswordEnv = "MEMFERRY_SOURCE_PASSWORD",  # noqa: S107 - the name of a variable
     target_api_key_env: TargetKeyEnv = "MEMFERRY_TARGET_API_KEY",
@@ -158,7 +167,7 @@ def verify_command(
     """
 
     def work() -> int:
-        chosen = options(parallelism=parallelism)
+        chosen = options(parallelism=parallelism, parity=parity, min_recall=min_recall)
         halves = Halves(graph, vectors)
         ends = (
             store_url("SOURCE", source, source_api_key_env, source_password_env, halves),

@@ -27,19 +27,9 @@ from memferry.cli.console import print_json, show
 from memferry.cli.text import report_text
 from memferry.errors import RefusedError
 from memferry.ledger import Ledger
+from memferry.library import find_ledger
 from memferry.phases.rollback import rollback as roll_back
 from memferry.urls import StoreUrl
-
-
-def _ledger(target: Target, migration: str | None, url: StoreUrl) -> Ledger:
-    known = target.documents.migrations()
-    if migration is None and len(known) == 1:
-        return Ledger(target.documents, known[0])
-    if migration in known:
-        return Ledger(target.documents, str(migration))
-    if not known:
-        raise RefusedError("no-migration", f"{url.text} knows no migration")
-    raise RefusedError("no-migration", f"name one with --migration: {', '.join(known)}")
 
 
 def _url(side: str, text: str, graph: list[str] | None, vectors: list[str] | None) -> StoreUrl:
@@ -116,7 +106,7 @@ def report(
 
     def work() -> int:
         url, target = _open_existing(store, graph, vectors)
-        ledger = _ledger(target, migration, url)
+        ledger = find_ledger(target, migration, url)
         text = ledger.report()
         if text is None:
             raise RefusedError("no-migration", f"migration {ledger.migration} has not come to its end yet")
@@ -146,7 +136,7 @@ def rollback_command(
 
     def work() -> int:
         url, target = _open_existing(store, graph, vectors)
-        ledger = _ledger(target, migration, url)
+        ledger = find_ledger(target, migration, url)
         done = roll_back(target, ledger, stop=stop_on_signals())
         target.close()
         show(
@@ -179,7 +169,7 @@ def quarantine_list(
 
     def work() -> int:
         url, target = _open_existing(store, graph, vectors)
-        ledger = _ledger(target, migration, url)
+        ledger = find_ledger(target, migration, url)
         rows = list(ledger.quarantined())
         if as_json:
             print_json(
@@ -210,7 +200,7 @@ def quarantine_show(
 
     def work() -> int:
         url, target = _open_existing(store, graph, vectors)
-        for known, row in _ledger(target, migration, url).quarantined():
+        for known, row in find_ledger(target, migration, url).quarantined():
             if known == number:
                 sys.stdout.buffer.write(row.raw + b"\n")
                 return 0

@@ -56,6 +56,8 @@ class Options:
         max_quarantined: Quarantined records that still count as success.
         parallelism: Ranges at a time.
         limits: Bounds of a page.
+        parity: How many searches both ends are asked for comparison, after the proof; 0 for none.
+        min_recall: Not proven if the target finds less than this share of the nearest neighbours.
     """
 
     accept: tuple[str, ...] = ()
@@ -66,6 +68,8 @@ class Options:
     max_quarantined: int = 0
     parallelism: int = 2
     limits: Limits = field(default_factory=Limits)
+    parity: int = 0
+    min_recall: float | None = None
 
 
 @dataclass(frozen=True)

@@ -21,13 +21,13 @@ from memferry.model import Quarantined, Range, VectorSpec
 from memferry.profiles import load_mapper
 from memferry.urls import StoreUrl
 
-__all__ = ["QdrantTarget"]
+__all__ = ["NAMESPACE", "QdrantTarget", "stored_name"]
 
 NAMESPACE: Final = str(uuid.uuid5(uuid.NAMESPACE_URL, "https://memferry.dev/point"))
 """Namespace of the UUIDs under which ids are filed that Qdrant cannot hold."""
 
 
-def _stored(name: str) -> str:
+def stored_name(name: str) -> str:
     """Name of a vector in a native collection, see `docs/profiles.md`."""
     return name or "default"
 
@@ -101,6 +101,9 @@ class QdrantTarget:
             if self.native:
                 self._store.create_payload_index(name, "kind", "keyword")
         self._info = info
+        self._check(info, wanted)
+
+    def _check(self, info: dict[str, Any], wanted: list[dict[str, Any]]) -> None:
         there = {v["name"]: v for v in info["vectors"]}
         for spec in wanted:
             have = there.get(spec["name"])
@@ -108,7 +111,7 @@ class QdrantTarget:
                 got = f"{have['kind']} of dimension {have['dim']}" if have else "none of that name"
                 raise RefusedError(
                     "refused",
-                    f"collection {self._url.name}: the source has vectors `{spec['name']}`, {spec['kind']} of "
+                    f"collection {self._url.name}: there are vectors `{spec['name']}` to write, {spec['kind']} of "
                     f"dimension {spec['dim']}; the collection has {got}",
                     hint="name another collection; one that is there is never made anew",
                 )
@@ -124,7 +127,7 @@ class QdrantTarget:
     def _wanted(self, vectors: tuple[VectorSpec, ...]) -> list[dict[str, Any]]:
         wanted: dict[str, dict[str, Any]] = {}
         for spec in vectors:
-            name = _stored(spec.name) if self.native else spec.name
+            name = stored_name(spec.name) if self.native else spec.name
             entry = {"name": name, "kind": spec.kind, "dim": spec.dim}
             if spec.kind != "sparse":
                 entry["distance"] = self._url.distance
@@ -153,7 +156,7 @@ class QdrantTarget:
         if cosine is None and self._url.distance != "cosine":
             cosine = set()
         names = sorted({name for name, kind, _, _ in records.vector_specs() if kind != 1})
-        chosen = [n for n in names if cosine is None or (_stored(n) if self.native else n) in cosine]
+        chosen = [n for n in names if cosine is None or (stored_name(n) if self.native else n) in cosine]
         return normalize_vectors(records, chosen) if chosen else records
 
     def _encode(self, records: Batch, marker: str | None = None) -> tuple[Batch, list[int], list[Quarantined]]:
