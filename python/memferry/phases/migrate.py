@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from memferry._native import Keys
-from memferry.backends import has_ledger, open_source, open_target
+from memferry.backends import has_ledger, ledger_hint, open_source, open_target
 from memferry.backends.api import Source, Target, as_foreign
 from memferry.errors import MemferryError, RefusedError
 from memferry.failpoints import failpoint
@@ -352,10 +352,10 @@ def verify_only(
     """
     started = time.monotonic()
     if not has_ledger(target_url):
-        raise RefusedError("no-migration", f"there is nothing at {target_url.text}")
-    source, target = open_source(source_url), open_target(target_url, options.accept)
-    source = gathered_source(source, target)
+        raise RefusedError("no-migration", f"there is nothing at {target_url.text}", hint=ledger_hint(target_url))
+    opened, target = open_source(source_url), open_target(target_url, options.accept)
     try:
+        source = gathered_source(opened, target)
         ledger = Ledger(target.documents, migration_id(source, target))
         text = ledger.plan()
         if text is None:
@@ -365,6 +365,11 @@ def verify_only(
                 hint="`memferry status TARGET` lists those it knows",
             )
         plan = Plan.from_json(text)
+        if plan.accept != tuple(sorted(options.accept)):
+            # What was given up then is not expected now.
+            target.close()
+            target = open_target(target_url, plan.accept)
+            source, ledger = gathered_source(opened, target), Ledger(target.documents, plan.migration)
         # The source may have grown since: the whole of it is compared, not the ranges of the plan.
         plan = replace(plan, ranges=_whole(source))
         verification = verify(plan, source, target, ledger, options, progress=progress, stop=stop)
@@ -374,6 +379,6 @@ def verify_only(
         result = Result(plan.migration, outcome, not dropped, plan, books, verification, list(ledger.conflicts()))
     finally:
         target.close()
-        source.close()
+        opened.close()
     result.elapsed_secs = time.monotonic() - started
     return result
