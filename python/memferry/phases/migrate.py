@@ -24,7 +24,7 @@ from memferry.phases.plan import Options, Plan, Progress, Stop, make_plan, migra
 from memferry.phases.reading import read_pages, read_stream
 from memferry.phases.verify import Verification, verify
 from memferry.retry import retrying
-from memferry.stores import has_ledger, open_source, open_target
+from memferry.stores import has_ledger, ledger_hint, open_source, open_target
 from memferry.urls import StoreUrl
 
 __all__ = ["Result", "migrate", "plan_only", "verify_only"]
@@ -383,10 +383,10 @@ def verify_only(
     if options.parity:
         check_searchable(source_url, target_url)
     if not has_ledger(target_url):
-        raise RefusedError("no-migration", f"there is nothing at {target_url.text}")
-    source, target = open_source(source_url), open_target(target_url, options.accept)
-    source = gathered_source(source, target)
+        raise RefusedError("no-migration", f"there is nothing at {target_url.text}", hint=ledger_hint(target_url))
+    opened, target = open_source(source_url), open_target(target_url, options.accept)
     try:
+        source = gathered_source(opened, target)
         ledger = Ledger(target.documents, migration_id(source, target))
         text = ledger.plan()
         if text is None:
@@ -396,6 +396,11 @@ def verify_only(
                 hint="`memferry status TARGET` lists those it knows",
             )
         plan = Plan.from_json(text)
+        if plan.accept != tuple(sorted(options.accept)):
+            # What was given up then is not expected now.
+            target.close()
+            target = open_target(target_url, plan.accept)
+            source, ledger = gathered_source(opened, target), Ledger(target.documents, plan.migration)
         # The source may have grown since: the whole of it is compared, not the ranges of the plan.
         plan = replace(plan, ranges=_whole(source))
         verification = verify(plan, source, target, ledger, options, progress=progress, stop=stop)
@@ -407,6 +412,6 @@ def verify_only(
             _search(result, source_url, target_url, source, options, progress, stop)
     finally:
         target.close()
-        source.close()
+        opened.close()
     result.elapsed_secs = time.monotonic() - started
     return result
