@@ -31,6 +31,9 @@ class Batch:
     def digests(self) -> list[str]:
         """Hex digest of each record."""
 
+    def unlike(self, other: Batch) -> tuple[int, str] | None:
+        """Records that are others at the same place of another batch: how many, and the id of the first."""
+
     def filter(self, mask: bytes) -> Batch:
         """The rows whose byte in `mask` is not zero."""
 

@@ -11,9 +11,9 @@ from typing import Final
 from memferry._native import Batch, Buckets, Drill, Keys, diff
 from memferry.backends.api import Source, Target
 from memferry.ledger import Ledger
-from memferry.model import Quarantined, Range
+from memferry.model import Page, Quarantined, Range
 from memferry.phases.plan import BUCKETS, Options, Plan, Progress, Stop
-from memferry.phases.reading import read_pages, read_stream
+from memferry.phases.reading import read_pages
 from memferry.retry import retrying
 
 __all__ = ["Difference", "Verification", "verify"]
@@ -97,13 +97,18 @@ class _Verifier:
         return self.target.image(batch)
 
     def each_source(self, use: Callable[[Batch, int], None]) -> None:
+        self._each(self.source, list(self.plan.ranges), lambda page: use(page.records, page.read))
+
+    def _each(self, store: Source, parts: list[Range], use: Callable[[Page], None]) -> None:
+        """Reads ranges of a store, some at a time; `use` is called by several threads."""
+
         def read(part: Range) -> None:
-            for page in read_pages(self.source, part, self.options.limits):
+            for page in read_pages(store, part, self.options.limits):
                 self.stop.check()
-                use(page.records, page.read)
+                use(page)
 
         with ThreadPoolExecutor(max_workers=self.options.parallelism) as pool:
-            for done in [pool.submit(read, part) for part in self.plan.ranges]:
+            for done in [pool.submit(read, part) for part in parts]:
                 done.result()
 
     def each_target(self, use: Callable[[Batch, int], None], spoiled: list[Quarantined] | None = None) -> None:
@@ -111,12 +116,18 @@ class _Verifier:
         store = retrying(self.target.source)
         if store is None:
             return
-        for stream in retrying(store.streams):
-            for page in read_stream(store, stream.name, self.options.limits):
-                self.stop.check()
-                use(page.records, page.read)
-                if spoiled is not None:
-                    spoiled += page.quarantined
+
+        def take(page: Page) -> None:
+            use(page.records, page.read)
+            if spoiled is not None:
+                spoiled.extend(page.quarantined)
+
+        parts = [
+            Range(0, stream.name, start, end)
+            for stream in retrying(store.streams)
+            for start, end in retrying(lambda of=stream: store.split(of, self.options.parallelism))  # type: ignore[misc]
+        ]
+        self._each(store, parts, take)
         store.close()
 
     def judge_spoiled(self, spoiled: list[Quarantined], result: Verification) -> None:
@@ -169,12 +180,17 @@ def verify(
         tell(read)
 
     def add_target(batch: Batch, read: int) -> None:
-        result.foreign += right.add(batch, only=work.marker, unmarked=work.unmarked)
+        foreign = right.add(batch, only=work.marker, unmarked=work.unmarked)
+        with lock:
+            result.foreign += foreign
         tell(read)
 
-    work.each_source(add_source)
     spoiled: list[Quarantined] = []
-    work.each_target(add_target, spoiled)
+    # Both ends at once: one waits for its store while the other computes.
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        ends = [pool.submit(work.each_source, add_source), pool.submit(work.each_target, add_target, spoiled)]
+        for end in ends:
+            end.result()
     result.compared = sum(left.by_kind())
     result.source_unchanged = raw.total() == plan.source_total
     unequal = left.unequal(right)
