@@ -7,7 +7,8 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Annotated, Any, Final
+from pathlib import Path
+from typing import Annotated, Any, Final, cast
 
 import typer
 
@@ -15,6 +16,8 @@ from memferry.cli.console import fail, say
 from memferry.errors import MemferryError, RefusedError, StoreError
 from memferry.library import choose
 from memferry.phases.plan import Options, Stop
+from memferry.phases.transform import Decisions, load_mapping
+from memferry.phases.transform import Dedup as DedupWord
 from memferry.retry import give_up_on
 from memferry.urls import Secrets, StoreUrl, hybrid_url, parse_url, secrets_from_environment
 
@@ -47,6 +50,13 @@ SourceKeyEnv = Annotated[str, typer.Option(help="variable that holds the API key
 TargetKeyEnv = Annotated[str, typer.Option(help="variable that holds the API key of DST")]
 SourcePasswordEnv = Annotated[str, typer.Option(help="variable that holds the password of SRC")]
 TargetPasswordEnv = Annotated[str, typer.Option(help="variable that holds the password of DST")]
+Where = Annotated[str | None, typer.Option(metavar="EXPR", help="move only records for which this CEL is true")]
+Map = Annotated[
+    Path | None, typer.Option("--map", metavar="FILE", help="move, set, drop fields and rename scopes by a table")
+]
+Dedup = Annotated[str, typer.Option(help="records that say the same: report, exact (merge equal ones) or off")]
+Sample = Annotated[int | None, typer.Option(metavar="N", help="move only N records, spread over all")]
+Limit = Annotated[int | None, typer.Option(metavar="N", help="move only the first N records")]
 Parallelism = Annotated[int, typer.Option(min=1, max=64, help="ranges at a time")]
 Parity = Annotated[int, typer.Option(min=0, metavar="K", help="compare K searches on both ends, after the proof")]
 MinRecall = Annotated[
@@ -126,3 +136,16 @@ def store_url(
 def options(**chosen: Any) -> Options:
     """Checks what the user chose."""
     return choose(accept=chosen.pop("accept", None) or (), **chosen)
+
+
+def decisions(where: str | None, mapping: Path | None, dedup: str, sample: int | None, limit: int | None) -> Decisions:
+    """Checks which records the user chose, and how they are mapped."""
+    asked = Decisions(
+        where=where,
+        mapping=None if mapping is None else load_mapping(mapping),
+        dedup=cast("DedupWord", dedup),  # `check` refuses others
+        sample=sample,
+        limit=limit,
+    )
+    asked.check()
+    return asked

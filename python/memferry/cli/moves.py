@@ -9,15 +9,19 @@ import typer
 
 from memferry.cli.common import (
     Accept,
+    Dedup,
     Graph,
     Halves,
     Json,
+    Limit,
+    Map,
     MinRecall,
     OnConflict,
     OnExisting,
     Parallelism,
     Parity,
     Quiet,
+    Sample,
     Source,
     SourceKeyEnv,
     SourcePasswordEnv,
@@ -25,7 +29,9 @@ from memferry.cli.common import (
     TargetKeyEnv,
     TargetPasswordEnv,
     Vectors,
+    Where,
     app,
+    decisions,
     guard,
     options,
     stop_on_signals,
@@ -45,6 +51,11 @@ def plan(
     vectors: Vectors = None,
     accept: Accept = None,
     on_existing: OnExisting = "refuse",
+    where: Where = None,
+    mapping: Map = None,
+    dedup: Dedup = "report",
+    sample: Sample = None,
+    limit: Limit = None,
     source_api_key_env: SourceKeyEnv = "MEMFERRY_SOURCE_API_KEY",
     source_password_env: SourcePasswordEnv = "MEMFERRY_SOURCE_PASSWORD",  # noqa: S107 - the name of a variable
     target_api_key_env: TargetKeyEnv = "MEMFERRY_TARGET_API_KEY",
@@ -54,11 +65,18 @@ def plan(
 ) -> None:
     """Reads both ends and says what a migration would do. Writes nothing.
 
-    Example: memferry plan agents.db jsonl:memory.jsonl
+    Examples:
+      memferry plan agents.db jsonl:memory.jsonl
+
+      memferry plan agents.db ann.db --where 'scope_user == "ann" && "work" in tags'
     """
 
     def work() -> int:
-        chosen = options(accept=accept, on_existing=on_existing)
+        chosen = options(
+            accept=accept,
+            on_existing=on_existing,
+            transform=decisions(where, mapping, dedup, sample, limit),
+        )
         halves = Halves(graph, vectors)
         ends = (
             store_url("SOURCE", source, source_api_key_env, source_password_env, halves),
@@ -86,6 +104,11 @@ def migrate_command(
     delete: Annotated[bool, typer.Option("--delete", help="carry deletions, last")] = False,
     max_deletes: Annotated[float, typer.Option(help="refuse to delete more than this percentage")] = 10.0,
     max_quarantined: Annotated[int, typer.Option(min=0, help="quarantined records that are still a success")] = 0,
+    where: Where = None,
+    mapping: Map = None,
+    dedup: Dedup = "report",
+    sample: Sample = None,
+    limit: Limit = None,
     parallelism: Parallelism = 2,
     parity: Parity = 0,
     min_recall: MinRecall = None,
@@ -108,6 +131,8 @@ def migrate_command(
 
       memferry migrate agents.db hybrid: --graph neo4j://host --vectors qdrant://host/agents
       memferry migrate agents.db qdrant://localhost/agents --parity 100 --min-recall 0.95
+
+      memferry migrate agents.db ann.db --where 'scope_user == "ann"' --map rename.toml --dedup exact
     """
 
     def work() -> int:
@@ -121,6 +146,7 @@ def migrate_command(
             parallelism=parallelism,
             parity=parity,
             min_recall=min_recall,
+            transform=decisions(where, mapping, dedup, sample, limit),
         )
         halves = Halves(graph, vectors)
         ends = (

@@ -63,8 +63,8 @@ class Result:
 
     @property
     def exit_code(self) -> int:
-        """0 proven or matched live, 1 not proven."""
-        return 0 if self.outcome in {"proven", "matched_live"} else 1
+        """0 proven, matched live or partial as asked, 1 not proven."""
+        return 0 if self.outcome in {"proven", "matched_live", "partial"} else 1
 
     def to_json(self) -> dict[str, Any]:
         """The final object of `--json`."""
@@ -256,6 +256,13 @@ def _bound_plan(ledger: Ledger, source: Source, options: Options, *, copied: boo
             f"{list(plan.accept)}, not {sorted(options.accept)}",
             hint="resume with the same options, or `memferry rollback` first",
         )
+    changed = plan.transform.changed(options.transform)
+    if changed:
+        raise RefusedError(
+            "plan-changed",
+            f"migration {ledger.migration} is unfinished and was planned with another {', '.join(changed)}",
+            hint="resume with the same options, or `memferry rollback` first",
+        )
     if plan.source.get("witness") != source.witness():
         if copied:  # What is left to do is to compare, and that needs no offsets.
             return replace(plan, ranges=_whole(source))
@@ -342,12 +349,13 @@ def _gone(
 
 def judge(plan: Plan, books: Books, verification: Verification, options: Options) -> Outcome:
     """One word for a run that came to its end."""
-    del plan
     failed = (
         not verification.equal or books.total("conflicts") > 0 or books.total("quarantined") > options.max_quarantined
     )
     if failed:
         return "not_proven"
+    if plan.transform.partial:
+        return "partial"
     return "proven" if verification.source_unchanged else "matched_live"
 
 

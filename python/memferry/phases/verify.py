@@ -14,6 +14,7 @@ from memferry.ledger import Ledger
 from memferry.model import Page, Quarantined, Range
 from memferry.phases.plan import BUCKETS, Options, Plan, Progress, Stop
 from memferry.phases.reading import read_pages
+from memferry.phases.transform import Transform
 from memferry.retry import retrying
 
 __all__ = ["Difference", "Verification", "verify"]
@@ -84,14 +85,19 @@ class _Verifier:
         # Records that bear the marker of another migration are foreign; those without any are, where others had been.
         self.marker = plan.migration
         self.unmarked = plan.target_records == 0
+        self.transform = Transform(plan.transform, plan.accept)
         self.repeated = Keys()
         self.repeated.add_identities(list(plan.repeated))
         quarantined = retrying(lambda: list(ledger.quarantined()))
         self.quarantined = {(row.kind, row.id) for _, row in quarantined if row.id is not None}
         self.conflicts = {(c["kind"], c["id"]) for c in retrying(lambda: list(ledger.conflicts()))}
 
-    def expected(self, batch: Batch) -> Batch:
-        """What the target should hold of a source batch."""
+    def expected(self, batch: Batch, left_out: Keys | None = None) -> Batch:
+        """What the target should hold of a source batch; what it need not hold is added to `left_out`."""
+        applied = self.transform.apply(batch)
+        if left_out is not None and applied.left_out is not None:
+            left_out.add(self.target.image(applied.left_out))
+        batch = applied.records
         if self.plan.repeated:
             batch = batch.filter(bytes(1 - flag for flag in self.repeated.contains(batch)))
         return self.target.image(batch)
@@ -204,11 +210,17 @@ def verify(
 
 def _drill(work: _Verifier, unequal: list[int], result: Verification) -> None:
     drill = Drill(BUCKETS, unequal)
-    work.each_source(lambda batch, _: drill.expect(work.expected(batch)))
+    left_out = Keys()
+    work.each_source(lambda batch, _: drill.expect(work.expected(batch, left_out)))
     work.each_target(lambda batch, _: drill.find(batch, marker=work.marker, unmarked=work.unmarked))
+    found = drill.findings()
+    # Filtered records of an earlier run stay in the target: present, and not judged.
+    present = left_out.contains_identities([(kind, identity) for _, kind, identity in found])
+    judged = [f for f, there in zip(found, present, strict=True) if not (there and f[0] == "extra")]
+    result.foreign += len(found) - len(judged)
     findings = [
         (what, kind, identity)
-        for what, kind, identity in drill.findings()
+        for what, kind, identity in judged
         if (kind, identity) not in work.conflicts and not (what == "missing" and (kind, identity) in work.quarantined)
     ]
     for what in ("missing", "extra", "different"):
