@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
 
 from memferry import backends
-from memferry.cli.console import fail, say
+from memferry.cli.console import fail, say, show_progress
 from memferry.errors import MemferryError, RefusedError, StoreError
-from memferry.phases.plan import Options, Stop
+from memferry.phases.plan import Options, Progress, Stop
 from memferry.retry import give_up_on
 from memferry.urls import Secrets, StoreUrl, parse_url
 
@@ -33,20 +35,59 @@ app = typer.Typer(
 quarantine_app = typer.Typer(help="What could not be moved, whole.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(quarantine_app, name="quarantine")
 
-Source = Annotated[str, typer.Argument(metavar="SRC", help="store URL, as in agents.db or jsonl:memory.jsonl")]
-Target = Annotated[str, typer.Argument(metavar="DST", help="store URL")]
 Store = Annotated[str, typer.Argument(metavar="STORE", help="store URL")]
 Migration = Annotated[str | None, typer.Option(help="id, where the target knows several")]
 Json = Annotated[bool, typer.Option("--json", help="one final object on stdout")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="no progress")]
-Accept = Annotated[list[str] | None, typer.Option("--accept", help="drop what this gap names; repeatable")]
-OnExisting = Annotated[str, typer.Option(help="records of others with the same id: refuse, keep or overwrite")]
-OnConflict = Annotated[str, typer.Option(help="records changed in the target since we wrote them: keep or source")]
-SourceKeyEnv = Annotated[str, typer.Option(help="variable that holds the API key of SRC")]
-TargetKeyEnv = Annotated[str, typer.Option(help="variable that holds the API key of DST")]
-SourcePasswordEnv = Annotated[str, typer.Option(help="variable that holds the password of SRC")]
-TargetPasswordEnv = Annotated[str, typer.Option(help="variable that holds the password of DST")]
 Parallelism = Annotated[int, typer.Option(min=1, max=64, help="ranges at a time")]
+
+
+@dataclass(frozen=True)
+class Ends:
+    """Two stores and where their credentials are."""
+
+    source: Annotated[str, typer.Argument(metavar="SRC", help="store URL, as in agents.db or jsonl:memory.jsonl")]
+    target: Annotated[str, typer.Argument(metavar="DST", help="store URL")]
+    source_api_key_env: Annotated[str, typer.Option(help="variable that holds the API key of SRC")] = (
+        "MEMFERRY_SOURCE_API_KEY"
+    )
+    source_password_env: Annotated[str, typer.Option(help="variable that holds the password of SRC")] = (
+        "MEMFERRY_SOURCE_PASSWORD"  # noqa: S105 - the name of a variable
+    )
+    target_api_key_env: Annotated[str, typer.Option(help="variable that holds the API key of DST")] = (
+        "MEMFERRY_TARGET_API_KEY"
+    )
+    target_password_env: Annotated[str, typer.Option(help="variable that holds the password of DST")] = (
+        "MEMFERRY_TARGET_PASSWORD"  # noqa: S105 - the name of a variable
+    )
+
+    def urls(self) -> tuple[StoreUrl, StoreUrl]:
+        """Both URLs with their credentials."""
+        return (
+            store_url("SOURCE", self.source, self.source_api_key_env, self.source_password_env),
+            store_url("TARGET", self.target, self.target_api_key_env, self.target_password_env),
+        )
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What a plan depends on."""
+
+    accept: Annotated[list[str] | None, typer.Option("--accept", help="drop what this gap names; repeatable")] = None
+    on_existing: Annotated[str, typer.Option(help="records of others with the same id: refuse, keep or overwrite")] = (
+        "refuse"
+    )
+
+
+@dataclass(frozen=True)
+class Talk:
+    """What is told, and where."""
+
+    as_json: Json = False
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="no progress")] = False
+
+    def progress(self) -> AbstractContextManager[Progress]:
+        """Shows progress while the block runs."""
+        return show_progress(quiet=self.quiet)
 
 
 def guard(work: Callable[[], int], *, as_json: bool) -> None:
@@ -56,7 +97,8 @@ def guard(work: Callable[[], int], *, as_json: bool) -> None:
     except MemferryError as error:
         code = fail(error, as_json=as_json)
     except OSError as error:
-        code = fail(StoreError("io", str(error)), as_json=as_json)
+        named = error.errno == errno.ENAMETOOLONG
+        code = fail((RefusedError("invalid", str(error)) if named else StoreError("io", str(error))), as_json=as_json)
     raise typer.Exit(code)
 
 
@@ -99,15 +141,15 @@ def _choice(name: str, value: str, allowed: tuple[str, ...]) -> str:
     return value
 
 
-def options(**chosen: Any) -> Options:
+def options(choices: Choices, **chosen: Any) -> Options:
     """Checks what the user chose."""
+    chosen |= asdict(choices)
     accept = tuple(sorted(set(chosen.pop("accept", None) or ())))
     known = backends.gap_names()
     for gap in accept:
         if gap not in known:
             raise RefusedError("invalid", f"--accept: unknown gap `{gap}`, allowed: {', '.join(known)}")
-    if "on_existing" in chosen:
-        _choice("on-existing", chosen["on_existing"], ("refuse", "keep", "overwrite"))
+    _choice("on-existing", chosen["on_existing"], ("refuse", "keep", "overwrite"))
     if "on_conflict" in chosen:
         _choice("on-conflict", chosen["on_conflict"], ("keep", "source"))
     return Options(accept=accept, **chosen)

@@ -7,82 +7,45 @@ from typing import Annotated
 
 import typer
 
-from memferry.cli.common import (
-    Accept,
-    Json,
-    OnConflict,
-    OnExisting,
-    Parallelism,
-    Quiet,
-    Source,
-    SourceKeyEnv,
-    SourcePasswordEnv,
-    Target,
-    TargetKeyEnv,
-    TargetPasswordEnv,
-    app,
-    guard,
-    options,
-    stop_on_signals,
-    store_url,
-)
-from memferry.cli.console import print_json, show, show_progress
+from memferry.cli.common import Choices, Ends, Parallelism, Talk, app, guard, options, stop_on_signals
+from memferry.cli.console import print_json, show
+from memferry.cli.groups import grouped
 from memferry.cli.text import plan_text, result_text
 from memferry.phases import migrate
 
 
 @app.command()
-def plan(
-    source: Source,
-    target: Target,
-    *,
-    accept: Accept = None,
-    on_existing: OnExisting = "refuse",
-    source_api_key_env: SourceKeyEnv = "MEMFERRY_SOURCE_API_KEY",
-    source_password_env: SourcePasswordEnv = "MEMFERRY_SOURCE_PASSWORD",  # noqa: S107 - the name of a variable
-    target_api_key_env: TargetKeyEnv = "MEMFERRY_TARGET_API_KEY",
-    target_password_env: TargetPasswordEnv = "MEMFERRY_TARGET_PASSWORD",  # noqa: S107 - the name of a variable
-    as_json: Json = False,
-    quiet: Quiet = False,
-) -> None:
+@grouped
+def plan(ends: Ends, choices: Choices, talk: Talk) -> None:
     """Reads both ends and says what a migration would do. Writes nothing.
 
     Example: memferry plan agents.db jsonl:memory.jsonl
     """
 
     def work() -> int:
-        chosen = options(accept=accept, on_existing=on_existing)
-        ends = (
-            store_url("SOURCE", source, source_api_key_env, source_password_env),
-            store_url("TARGET", target, target_api_key_env, target_password_env),
-        )
-        with show_progress(quiet=quiet) as progress:
-            made = migrate.plan_only(*ends, chosen, progress=progress, stop=stop_on_signals())
-        print_json(json.loads(made.to_json())) if as_json else show(plan_text(made), as_json=False)
+        with talk.progress() as progress:
+            made = migrate.plan_only(*ends.urls(), options(choices), progress=progress, stop=stop_on_signals())
+        print_json(json.loads(made.to_json())) if talk.as_json else show(plan_text(made), as_json=False)
         return 0
 
-    guard(work, as_json=as_json)
+    guard(work, as_json=talk.as_json)
 
 
 @app.command("migrate")
+@grouped
 def migrate_command(
-    source: Source,
-    target: Target,
+    ends: Ends,
+    choices: Choices,
+    talk: Talk,
     *,
-    accept: Accept = None,
-    on_existing: OnExisting = "refuse",
-    on_conflict: OnConflict = "keep",
+    on_conflict: Annotated[
+        str, typer.Option(help="records changed in the target since we wrote them: keep or source")
+    ] = "keep",
     delete: Annotated[bool, typer.Option("--delete", help="carry deletions, last")] = False,
     max_deletes: Annotated[float, typer.Option(help="refuse to delete more than this percentage")] = 10.0,
     max_quarantined: Annotated[int, typer.Option(min=0, help="quarantined records that are still a success")] = 0,
     parallelism: Parallelism = 2,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="plan only")] = False,
-    source_api_key_env: SourceKeyEnv = "MEMFERRY_SOURCE_API_KEY",
-    source_password_env: SourcePasswordEnv = "MEMFERRY_SOURCE_PASSWORD",  # noqa: S107 - the name of a variable
-    target_api_key_env: TargetKeyEnv = "MEMFERRY_TARGET_API_KEY",
-    target_password_env: TargetPasswordEnv = "MEMFERRY_TARGET_PASSWORD",  # noqa: S107 - the name of a variable
-    as_json: Json = False,
-    quiet: Quiet = False,
 ) -> None:
     """Plans, copies, verifies and reports. The same command resumes after a kill, and syncs after success.
 
@@ -96,63 +59,46 @@ def migrate_command(
 
     def work() -> int:
         chosen = options(
-            accept=accept,
-            on_existing=on_existing,
+            choices,
             on_conflict=on_conflict,
             delete=delete,
             max_deletes_percent=max_deletes,
             max_quarantined=max_quarantined,
             parallelism=parallelism,
         )
-        ends = (
-            store_url("SOURCE", source, source_api_key_env, source_password_env),
-            store_url("TARGET", target, target_api_key_env, target_password_env),
-        )
-        with show_progress(quiet=quiet) as progress:
+        urls = ends.urls()
+        with talk.progress() as progress:
             if dry_run:
-                made = migrate.plan_only(*ends, chosen, progress=progress, stop=stop_on_signals())
+                made = migrate.plan_only(*urls, chosen, progress=progress, stop=stop_on_signals())
             else:
-                result = migrate.migrate(*ends, chosen, progress=progress, stop=stop_on_signals())
+                result = migrate.migrate(*urls, chosen, progress=progress, stop=stop_on_signals())
         if dry_run:
-            print_json(json.loads(made.to_json())) if as_json else show(plan_text(made), as_json=False)
+            print_json(json.loads(made.to_json())) if talk.as_json else show(plan_text(made), as_json=False)
             return 0
-        show(result_text(result, ends[1]), as_json=as_json)
-        if as_json:
+        show(result_text(result, urls[1]), as_json=talk.as_json)
+        if talk.as_json:
             print_json(result.to_json())
         return result.exit_code
 
-    guard(work, as_json=as_json)
+    guard(work, as_json=talk.as_json)
 
 
 @app.command("verify")
-def verify_command(
-    source: Source,
-    target: Target,
-    *,
-    parallelism: Parallelism = 2,
-    source_api_key_env: SourceKeyEnv = "MEMFERRY_SOURCE_API_KEY",
-    source_password_env: SourcePasswordEnv = "MEMFERRY_SOURCE_PASSWORD",  # noqa: S107 - the name of a variable
-    target_api_key_env: TargetKeyEnv = "MEMFERRY_TARGET_API_KEY",
-    target_password_env: TargetPasswordEnv = "MEMFERRY_TARGET_PASSWORD",  # noqa: S107 - the name of a variable
-    as_json: Json = False,
-    quiet: Quiet = False,
-) -> None:
+@grouped
+def verify_command(ends: Ends, talk: Talk, *, parallelism: Parallelism = 2) -> None:
     """Reads both ends completely and compares every record.
 
     Example: memferry verify agents.db jsonl:memory.jsonl
     """
 
     def work() -> int:
-        chosen = options(parallelism=parallelism)
-        ends = (
-            store_url("SOURCE", source, source_api_key_env, source_password_env),
-            store_url("TARGET", target, target_api_key_env, target_password_env),
-        )
-        with show_progress(quiet=quiet) as progress:
-            result = migrate.verify_only(*ends, chosen, progress=progress, stop=stop_on_signals())
-        show(result_text(result, ends[1]), as_json=as_json)
-        if as_json:
+        chosen = options(Choices(), parallelism=parallelism)
+        urls = ends.urls()
+        with talk.progress() as progress:
+            result = migrate.verify_only(*urls, chosen, progress=progress, stop=stop_on_signals())
+        show(result_text(result, urls[1]), as_json=talk.as_json)
+        if talk.as_json:
             print_json(result.to_json())
         return result.exit_code
 
-    guard(work, as_json=as_json)
+    guard(work, as_json=talk.as_json)
