@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -14,12 +15,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from memferry.errors import MemferryError
+from memferry.manifest import ManifestError
 from memferry.phases.plan import Progress as ProgressCallback
 
 if TYPE_CHECKING:
     from stamina.instrumentation import RetryDetails
 
-__all__ = ["fail", "print_json", "say", "show", "show_progress", "tell_retry"]
+__all__ = ["fail", "failure", "print_json", "say", "show", "show_progress", "tell", "tell_retry"]
 
 _err = Console(stderr=True, highlight=False)
 _LINE_SECS = 5.0
@@ -45,18 +47,30 @@ def print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
 
 
-def fail(error: MemferryError, *, as_json: bool, migration: str | None = None) -> int:
-    """Tells an error once; the exit code."""
+def failure(error: MemferryError, *, migration: str | None = None) -> dict[str, Any]:
+    """The final object of what did not come to its end."""
     outcome = {1: "not_proven", 2: "refused"}.get(error.exit_code, "failed")
-    code = error.exit_code
-    if error.code == "interrupted":
-        outcome, code = "interrupted", 130
+    outcome = "interrupted" if error.code == "interrupted" else outcome
+    told: dict[str, Any] = {"code": error.code, "message": str(error)}
+    if isinstance(error, ManifestError):
+        told["problems"] = [asdict(problem) for problem in error.problems]
+    return {"migration": migration, "outcome": outcome, "error": told}
+
+
+def tell(error: MemferryError) -> int:
+    """Tells an error to people, once; the exit code."""
     say(f"error[{error.code}]: {error}", "bold red")
     if error.hint:
         say("")
         say(f"hint: {error.hint}", "cyan")
+    return 130 if error.code == "interrupted" else error.exit_code
+
+
+def fail(error: MemferryError, *, as_json: bool, migration: str | None = None) -> int:
+    """Tells an error once; the exit code."""
+    code = tell(error)
     if as_json:
-        print_json({"migration": migration, "outcome": outcome, "error": {"code": error.code, "message": str(error)}})
+        print_json(failure(error, migration=migration))
     return code
 
 
