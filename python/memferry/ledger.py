@@ -19,7 +19,7 @@ from memferry.backends.api import Documents, Target
 from memferry.errors import MemferryError, RefusedError, StoreError
 from memferry.model import Books, Quarantined
 
-__all__ = ["LEDGER_FORMAT", "Ledger", "RangeState", "parsed"]
+__all__ = ["LEDGER_FORMAT", "Holder", "Ledger", "RangeState", "parsed"]
 
 LEDGER_FORMAT: Final = 1
 LEASE_SECS: Final = 60.0
@@ -96,6 +96,23 @@ class RangeState:
     def _of(cls, value: Any) -> RangeState:
         cursor = None if value["cursor"] is None else _text(value["cursor"])
         return cls(cursor, bool(value["done"]), index(value["page"]), Books.from_json(value["books"]))
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who holds the lock of a migration.
+
+    Attributes:
+        host: Its host.
+        pid: Its process there.
+        alive: Whether it is believed to be at work.
+        silent_secs: Time since its last sign.
+    """
+
+    host: str
+    pid: int
+    alive: bool
+    silent_secs: float
 
 
 def _started(pid: int) -> str | None:
@@ -309,6 +326,15 @@ class Ledger:
             return bool(_started(lock["pid"]) == lock["started"])
         # Its processes cannot be seen from here: what it said last counts.
         return bool(lock["expires"] > time.time())
+
+    def holder(self) -> Holder | None:
+        """Who holds the lock, None where nobody does."""
+        text = self._documents.get(self.migration, "lock")
+        if text is None:
+            return None
+        lock = json.loads(text)
+        silent_secs = max(0.0, time.time() - (lock["expires"] - LEASE_SECS))
+        return Holder(lock["host"], lock["pid"], self._alive(lock), round(silent_secs, 1))
 
     def check(self) -> None:
         """Stops a late writer; called inside every page's transaction.

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import signal
+import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
 
 from memferry import backends
-from memferry.cli.console import fail, say, show_progress
+from memferry.cli.console import fail, failure, say
+from memferry.cli.progress import EVENTS_FORMAT, events_to, show_progress
 from memferry.errors import MemferryError, RefusedError, StoreError
 from memferry.phases.plan import Options, Progress, Stop
 from memferry.retry import give_up_on
@@ -84,22 +88,57 @@ class Talk:
 
     as_json: Json = False
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="no progress")] = False
+    events: Annotated[
+        str | None, typer.Option(metavar="FILE", help="append progress as JSON lines; `-`: to stderr, and nothing else")
+    ] = None
 
-    def progress(self) -> AbstractContextManager[Progress]:
-        """Shows progress while the block runs."""
-        return show_progress(quiet=self.quiet)
+    def run(self, work: Callable[[Shown], tuple[int, str | None]]) -> None:
+        """Runs a verb, tells its error once, its course and end as events where they are wanted, and exits.
+
+        Args:
+            work: Is handed what shows progress; gives exit code and outcome.
+        """
+
+        def told() -> tuple[int, str | None]:
+            with events_to(self.events) as events:
+                if events is None:
+                    return work(lambda: show_progress(quiet=self.quiet))
+                events.emit("started", format=EVENTS_FORMAT, memferry=version("memferry"), command=command())
+                code, end = _guarded(
+                    lambda: work(lambda: show_progress(quiet=self.quiet, events=events)), as_json=self.as_json
+                )
+                events.emit("finished", exit_code=code, **end)
+                return code, end["outcome"]
+
+        raise typer.Exit(_guarded(told, as_json=self.as_json)[0])
+
+
+Shown = Callable[[], AbstractContextManager[Progress]]
+"""Shows progress while a block runs."""
+
+
+def command() -> str:
+    """The command line that is being run; secrets are never in it."""
+    return shlex.join(["memferry", *sys.argv[1:]])
 
 
 def guard(work: Callable[[], int], *, as_json: bool) -> None:
     """Runs a verb, tells its error once and exits."""
+    raise typer.Exit(_guarded(lambda: (work(), None), as_json=as_json)[0])
+
+
+def _guarded(work: Callable[[], tuple[int, str | None]], *, as_json: bool) -> tuple[int, dict[str, Any]]:
+    """Exit code of a verb, its outcome and its error."""
     try:
-        code = work()
+        code, outcome = work()
     except MemferryError as error:
-        code = fail(error, as_json=as_json)
+        failed = error
     except OSError as error:
         named = error.errno == errno.ENAMETOOLONG
-        code = fail((RefusedError("invalid", str(error)) if named else StoreError("io", str(error))), as_json=as_json)
-    raise typer.Exit(code)
+        failed = RefusedError("invalid", str(error)) if named else StoreError("io", str(error))
+    else:
+        return code, {"outcome": outcome}
+    return fail(failed, as_json=as_json), {name: failure(failed)[name] for name in ("outcome", "error")}
 
 
 def stop_on_signals() -> Stop:

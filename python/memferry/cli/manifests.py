@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from memferry.cli.common import Talk, app, guard, stop_on_signals
+from memferry.cli.common import Shown, Talk, app, command, guard, stop_on_signals
 from memferry.cli.console import failure, print_json, say, show, tell
 from memferry.cli.groups import grouped
 from memferry.cli.local import Local, local
@@ -40,7 +40,7 @@ def apply_command(
       memferry apply -f migration.yaml --json | jq .outcome
     """
 
-    def work() -> int:
+    def work(progress: Shown) -> tuple[int, str | None]:
         manifest = _read(file)
         chosen = [local(manifest, migration) for migration in manifest.migrations()]
         suspended = [m.metadata.name for m in manifest.migrations() if m.spec.suspend]
@@ -49,14 +49,14 @@ def apply_command(
                 say(f"{one.name}: only acted upon in a cluster: {', '.join(one.left_out)}")
         if dry_run:
             _valid(manifest, chosen, talk)
-            return 0
+            return 0, None
         if not chosen:
             raise RefusedError("manifest", f"{file}: there is no MemoryMigration in it")
         if suspended:
             raise RefusedError("manifest", f"{file}: spec.suspend is true, nothing is begun: {', '.join(suspended)}")
-        return _run(chosen, talk)
+        return _run(chosen, talk, progress)
 
-    guard(work, as_json=talk.as_json)
+    talk.run(work)
 
 
 def _read(file: str) -> Manifest:
@@ -78,13 +78,13 @@ def _valid(manifest: Manifest, chosen: list[Local], talk: Talk) -> None:
     show(f"{manifest.file}: {len(manifest.documents)} resources, valid; nothing was done", as_json=False)
 
 
-def _run(chosen: list[Local], talk: Talk) -> int:
+def _run(chosen: list[Local], talk: Talk, progress: Shown) -> tuple[int, str | None]:
     """Runs migrations until one does not come out well."""
     objects: list[dict[str, Any]] = []
     code = 0
     for one in chosen:
         try:
-            code, final = _one(one, talk)
+            code, final = _one(one, talk, progress)
         except MemferryError as error:
             code, final = tell(error), failure(error)
         objects.append({"name": one.name, **final, "left_out": one.left_out})
@@ -97,16 +97,17 @@ def _run(chosen: list[Local], talk: Talk) -> int:
         print_json(objects[0])
     elif talk.as_json:
         print_json({"outcome": objects[-1]["outcome"], "migrations": objects, "not_begun": not_begun})
-    return code
+    return code, objects[-1]["outcome"]
 
 
-def _one(one: Local, talk: Talk) -> tuple[int, dict[str, Any]]:
+def _one(one: Local, talk: Talk, progress: Shown) -> tuple[int, dict[str, Any]]:
     show(f"{one.name}: {one.source.text} -> {one.target.text}", as_json=talk.as_json)
-    with talk.progress() as progress:
+    ends, stop = (one.source, one.target, one.options), stop_on_signals()
+    with progress() as tell_progress:
         if one.stop_after == "Plan":
-            plan = migrate.plan_only(one.source, one.target, one.options, progress=progress, stop=stop_on_signals())
+            plan = migrate.plan_only(*ends, progress=tell_progress, stop=stop)
         else:
-            result = migrate.migrate(one.source, one.target, one.options, progress=progress, stop=stop_on_signals())
+            result = migrate.migrate(*ends, progress=tell_progress, stop=stop, command=command())
     if one.stop_after == "Plan":
         show(plan_text(plan), as_json=talk.as_json)
         return 0, {"outcome": "planned", **json.loads(plan.to_json())}

@@ -3,32 +3,61 @@
 from __future__ import annotations
 
 import json
+import shlex
+from dataclasses import replace
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from memferry.cli.common import Choices, Ends, Parallelism, Talk, app, guard, options, stop_on_signals
-from memferry.cli.console import print_json, show
+from memferry.cli.common import Choices, Ends, Parallelism, Shown, Talk, app, command, options, stop_on_signals
+from memferry.cli.console import print_json, say, show
 from memferry.cli.groups import grouped
-from memferry.cli.text import plan_text, result_text
+from memferry.cli.text import plan_text, quick_text, result_text
+from memferry.errors import RefusedError
 from memferry.phases import migrate
+from memferry.phases.estimate import quick_plan
+from memferry.phases.planfile import SavedPlan
+
+Save = Annotated[Path | None, typer.Option(metavar="FILE", help="keep the plan, for `migrate --plan`")]
+Quick = Annotated[bool, typer.Option("--quick", help="estimates from counts only; looks for no gaps")]
+PlanFile = Annotated[
+    Path | None, typer.Option("--plan", metavar="FILE", help="only if this plan still holds; its accepted gaps count")
+]
+Frozen = Annotated[
+    bool, typer.Option("--source-frozen", help="my word that SRC does not change, where it gives no witness")
+]
 
 
 @app.command()
 @grouped
-def plan(ends: Ends, choices: Choices, talk: Talk) -> None:
+def plan(ends: Ends, choices: Choices, talk: Talk, *, save: Save = None, quick: Quick = False) -> None:
     """Reads both ends and says what a migration would do. Writes nothing.
 
-    Example: memferry plan agents.db jsonl:memory.jsonl
+    Examples:
+      memferry plan agents.db jsonl:memory.jsonl
+
+      memferry plan agents.db copy.db --save plan.json
     """
 
-    def work() -> int:
-        with talk.progress() as progress:
-            made = migrate.plan_only(*ends.urls(), options(choices), progress=progress, stop=stop_on_signals())
+    def work(progress: Shown) -> tuple[int, str | None]:
+        urls, chosen = ends.urls(), options(choices)
+        if quick:
+            if save:
+                raise RefusedError("invalid", "--quick makes no plan that could be saved; leave one of them out")
+            guess = quick_plan(*urls)
+            print_json(guess.to_json()) if talk.as_json else show(quick_text(guess), as_json=False)
+            return 0, None
+        with progress() as tell:
+            made = migrate.plan_only(*urls, chosen, progress=tell, stop=stop_on_signals())
+        if save:
+            SavedPlan.of(made, urls[1]).save(save)
         print_json(json.loads(made.to_json())) if talk.as_json else show(plan_text(made), as_json=False)
-        return 0
+        if save:
+            say(f"saved; to carry it out: memferry migrate {shlex.join([ends.source, ends.target])} --plan {save}")
+        return 0, None
 
-    guard(work, as_json=talk.as_json)
+    talk.run(work)
 
 
 @app.command("migrate")
@@ -46,6 +75,8 @@ def migrate_command(
     max_quarantined: Annotated[int, typer.Option(min=0, help="quarantined records that are still a success")] = 0,
     parallelism: Parallelism = 2,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="plan only")] = False,
+    plan_file: PlanFile = None,
+    source_frozen: Frozen = False,
 ) -> None:
     """Plans, copies, verifies and reports. The same command resumes after a kill, and syncs after success.
 
@@ -55,32 +86,37 @@ def migrate_command(
       memferry migrate jsonl:memory.json?profile=server-memory agents.db
 
       memferry migrate agents.db copy.db --delete --json | jq .outcome
+
+      memferry migrate agents.db copy.db --plan plan.json --events events.ndjson
     """
 
-    def work() -> int:
+    def work(progress: Shown) -> tuple[int, str | None]:
+        saved = SavedPlan.load(plan_file) if plan_file else None
         chosen = options(
-            choices,
+            replace(choices, accept=list(saved.plan.accept)) if saved and not choices.accept else choices,
             on_conflict=on_conflict,
             delete=delete,
             max_deletes_percent=max_deletes,
             max_quarantined=max_quarantined,
             parallelism=parallelism,
+            source_frozen=source_frozen,
         )
-        urls = ends.urls()
-        with talk.progress() as progress:
-            if dry_run:
-                made = migrate.plan_only(*urls, chosen, progress=progress, stop=stop_on_signals())
-            else:
-                result = migrate.migrate(*urls, chosen, progress=progress, stop=stop_on_signals())
+        urls, stop = ends.urls(), stop_on_signals()
+        approve = saved.check if saved else lambda _: None
         if dry_run:
+            with progress() as tell:
+                made = migrate.plan_only(*urls, chosen, progress=tell, stop=stop)
+            approve(made)
             print_json(json.loads(made.to_json())) if talk.as_json else show(plan_text(made), as_json=False)
-            return 0
+            return 0, None
+        with progress() as tell:
+            result = migrate.migrate(*urls, chosen, progress=tell, stop=stop, approve=approve, command=command())
         show(result_text(result, urls[1]), as_json=talk.as_json)
         if talk.as_json:
             print_json(result.to_json())
-        return result.exit_code
+        return result.exit_code, result.outcome
 
-    guard(work, as_json=talk.as_json)
+    talk.run(work)
 
 
 @app.command("verify")
@@ -91,14 +127,14 @@ def verify_command(ends: Ends, talk: Talk, *, parallelism: Parallelism = 2) -> N
     Example: memferry verify agents.db jsonl:memory.jsonl
     """
 
-    def work() -> int:
+    def work(progress: Shown) -> tuple[int, str | None]:
         chosen = options(Choices(), parallelism=parallelism)
         urls = ends.urls()
-        with talk.progress() as progress:
-            result = migrate.verify_only(*urls, chosen, progress=progress, stop=stop_on_signals())
+        with progress() as tell:
+            result = migrate.verify_only(*urls, chosen, progress=tell, stop=stop_on_signals())
         show(result_text(result, urls[1]), as_json=talk.as_json)
         if talk.as_json:
             print_json(result.to_json())
-        return result.exit_code
+        return result.exit_code, result.outcome
 
-    guard(work, as_json=talk.as_json)
+    talk.run(work)

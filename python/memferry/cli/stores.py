@@ -20,10 +20,11 @@ from memferry.cli.common import (
     store_url,
 )
 from memferry.cli.console import print_json, show
-from memferry.cli.text import report_text
+from memferry.cli.text import report_text, standing_text
 from memferry.errors import RefusedError
 from memferry.ledger import Ledger
 from memferry.phases.rollback import rollback as roll_back
+from memferry.phases.status import standings
 from memferry.urls import StoreUrl
 
 
@@ -48,36 +49,21 @@ def _open_existing(text: str) -> tuple[StoreUrl, backends.Target]:
 
 @app.command()
 def status(store: Store, *, migration: Migration = None, as_json: Json = False) -> None:
-    """Says how far the migrations into a store are.
+    """Says how far the migrations into a store are, who is at work, and what resumes.
 
     Example: memferry status copy.db
     """
 
     def work() -> int:
-        _, target = _open_existing(store)
-        rows = []
-        for known in target.documents.migrations():
-            if migration not in {None, known}:
-                continue
-            ledger = Ledger(target.documents, known)
-            run_document = ledger.run() or {}
-            rows.append(
-                {
-                    "migration": known,
-                    "state": run_document.get("state", "planned"),
-                    "outcome": run_document.get("outcome"),
-                    "source": run_document.get("source"),
-                    "ranges_done": ledger.ranges_done(),
-                    "kinds": ledger.books().to_json(),
-                }
-            )
+        url = store_url("TARGET", store)
+        with backends.read_ledger(url) as documents:
+            if documents is None:
+                raise RefusedError("no-migration", f"{url.text} knows no migration")
+            rows = [row for row in standings(documents) if migration in {None, row.migration}]
         if as_json:
-            print_json(rows)
+            print_json([row.to_json() for row in rows])
         for row in rows:
-            show(
-                f"{row['migration']}  {row['state']}  {row['outcome'] or ''}  {row['ranges_done']} ranges done",
-                as_json=as_json,
-            )
+            show(standing_text(row), as_json=as_json)
         return 0
 
     guard(work, as_json=as_json)

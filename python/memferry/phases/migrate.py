@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -127,6 +127,8 @@ def migrate(
     *,
     progress: Progress = lambda *_: None,
     stop: Stop | None = None,
+    approve: Callable[[Plan], None] = lambda _: None,
+    command: str = "",
 ) -> Result:
     """Moves everything, or takes up what was left of an unfinished run.
 
@@ -136,6 +138,8 @@ def migrate(
         options: What the user chose.
         progress: Called after every page with phase, records so far, records in all.
         stop: Set it to end between two pages.
+        approve: Called with the plan before anything is written; what it raises ends the run.
+        command: What a person would enter to resume, for `status`.
 
     Raises:
         RefusedError: Before anything is written.
@@ -151,6 +155,7 @@ def migrate(
         source = open_source(source_url)
     else:
         fresh_plan = plan_only(source_url, target_url, options, progress=progress, stop=stop)
+        approve(fresh_plan)
         source = retrying(lambda: open_source(source_url))
     target = retrying(lambda: open_target(target_url, options.accept))
     source = gathered_source(source, target)
@@ -158,7 +163,7 @@ def migrate(
         ledger = Ledger(target.documents, migration_id(source, target))
         retrying(lambda: ledger.acquire(target))
         try:
-            result = _run(source, target, ledger, options, fresh_plan, progress, stop)
+            result = _run(source, target, ledger, options, fresh_plan, progress, stop, approve, command)
             result.elapsed_secs = time.monotonic() - started
             retrying(lambda: ledger.save_report(json.dumps(result.to_json())))
         finally:
@@ -177,13 +182,17 @@ def _run(
     fresh_plan: Plan | None,
     progress: Progress,
     stop: Stop,
+    approve: Callable[[Plan], None],
+    command: str,
 ) -> Result:
     run = retrying(ledger.run)
     resumed = run is not None and run["state"] in {"copying", "verifying"}
     if run is not None and resumed:
         plan = _bound_plan(ledger, source, options, copied=run["state"] == "verifying")
+        approve(plan)
     else:
-        plan = _start(source, target, ledger, options, fresh_plan, progress, stop)
+        plan = _start(source, target, ledger, options, fresh_plan, progress, stop, approve)
+    _note(ledger, plan, command)
     retrying(lambda: target.prepare(plan.migration, plan.vectors))
     failpoint("prepared")
     run_copy(plan, source, target, ledger, options, progress=progress, stop=stop, resumed=resumed)
@@ -213,12 +222,14 @@ def _start(
     fresh_plan: Plan | None,
     progress: Progress,
     stop: Stop,
+    approve: Callable[[Plan], None],
 ) -> Plan:
     if fresh_plan is not None:
         store = {"backend": target.backend, "profile": target.profile, "identity": target.identity}
         plan = replace(fresh_plan, migration=ledger.migration, target=store)
     else:
         plan = make_plan(source, target, options, progress=progress, stop=stop)
+        approve(plan)
 
     def start() -> None:
         with target.transaction():
@@ -228,6 +239,23 @@ def _start(
     retrying(start)
     failpoint("planned")
     return plan
+
+
+def _note(ledger: Ledger, plan: Plan, command: str) -> None:
+    """Notes what `status` tells of the run."""
+
+    def note() -> None:
+        before = ledger.books().total("read")
+        ledger.save_run(
+            command=command,
+            folder=str(Path.cwd()),
+            rows=plan.rows,
+            began_at=time.time(),
+            read_before=before,
+            outcome=None,
+        )
+
+    retrying(note)
 
 
 def _bound_plan(ledger: Ledger, source: Source, options: Options, *, copied: bool) -> Plan:
@@ -328,13 +356,14 @@ def _gone(
 
 def judge(plan: Plan, books: Books, verification: Verification, options: Options) -> Outcome:
     """One word for a run that came to its end."""
-    del plan
     failed = (
         not verification.equal or books.total("conflicts") > 0 or books.total("quarantined") > options.max_quarantined
     )
     if failed:
         return "not_proven"
-    return "proven" if verification.source_unchanged else "matched_live"
+    # A plan without a digest of the source is no witness; then the user's word counts, and only then.
+    unchanged = verification.source_unchanged if plan.source_total else options.source_frozen
+    return "proven" if unchanged else "matched_live"
 
 
 def verify_only(

@@ -55,6 +55,7 @@ class Options:
         max_deletes_percent: Refuse to delete more than this share of the target.
         max_quarantined: Quarantined records that still count as success.
         parallelism: Ranges at a time.
+        source_frozen: The user's word that the source does not change, for stores that give no witness.
         limits: Bounds of a page.
     """
 
@@ -65,6 +66,7 @@ class Options:
     max_deletes_percent: float = 10.0
     max_quarantined: int = 0
     parallelism: int = 2
+    source_frozen: bool = False
     limits: Limits = field(default_factory=Limits)
 
 
@@ -98,9 +100,11 @@ class Plan:
         repeated: Kind and id of records that stand more than once.
         source_total: Digest over every record of the source.
         target_records: Records the target held.
+        target_total: Digest over every record the target held.
         existing: Records of others that the run would write over.
         accept: Accepted gaps.
         vectors: What embeddings there are.
+        size_bytes: Size of the records, as they are held in memory.
     """
 
     migration: str
@@ -116,6 +120,8 @@ class Plan:
     existing: int
     accept: tuple[str, ...]
     vectors: tuple[VectorSpec, ...]
+    size_bytes: int = 0
+    target_total: str = ""
     format: Literal[1] = 1
 
     @property
@@ -188,6 +194,7 @@ def _cut(source: Source, *, ordered: bool) -> list[Range]:
 class _Scan:
     books: Books = field(default_factory=Books)
     rows: int = 0
+    size_bytes: int = 0
     gaps: dict[str, Gap] = field(default_factory=dict)
     vectors: dict[tuple[str, int, int], int] = field(default_factory=dict)
 
@@ -237,6 +244,7 @@ def make_plan(
             gaps = target.gaps(page.records)
             with lock:
                 scan.rows += page.read
+                scan.size_bytes += page.records.nbytes
                 scan.add_gaps(gaps)
                 for kind, count in page.records.counts():
                     scan.books.of(kind).read += count
@@ -253,7 +261,7 @@ def make_plan(
         scan.add_gaps(source.gaps)
     twice = filed.repeated()
     repeated = _identities(source, ranges, target, twice, options.limits) if len(twice) else []
-    held, existing = _look_at_target(target, filed, migration_id(source, target), options, stop)
+    held, existing, target_total = _look_at_target(target, filed, migration_id(source, target), options, stop)
     plan = Plan(
         migration=migration_id(source, target),
         source={**_store(source), **({} if witness is None else {"witness": witness})},
@@ -266,6 +274,8 @@ def make_plan(
         source_total=buckets.total(),
         target_records=held,
         existing=existing,
+        size_bytes=scan.size_bytes,
+        target_total=target_total,
         accept=tuple(sorted(options.accept)),
         vectors=tuple(
             VectorSpec(name, ("dense", "sparse", "multi")[kind], dim, count)
@@ -299,21 +309,23 @@ def _look_at_target(
     migration: str,
     options: Options,
     stop: Stop,
-) -> tuple[int, int]:
+) -> tuple[int, int, str]:
     held = existing = 0
+    total = Buckets(BUCKETS)
     store = retrying(target.source)
     if store is None:
-        return 0, 0
+        return 0, 0, total.total()
     for stream in retrying(store.streams):
         for page in read_stream(store, stream.name, options.limits):
             stop.check()
             batch = page.records
             held += len(batch)
+            total.add(batch)
             ours = [marker is not None and marker[0] == migration for marker in batch.markers()]
             known = keys.contains(batch)
             existing += sum(1 for mine, there in zip(ours, known, strict=True) if there and not mine)
     store.close()
-    return held, existing
+    return held, existing, total.total()
 
 
 def _refuse(plan: Plan, options: Options) -> None:
