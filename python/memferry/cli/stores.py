@@ -12,7 +12,9 @@ from memferry import backends
 from memferry.cli.common import (
     Json,
     Migration,
+    Shown,
     Store,
+    Talk,
     app,
     guard,
     quarantine_app,
@@ -20,9 +22,11 @@ from memferry.cli.common import (
     store_url,
 )
 from memferry.cli.console import print_json, show
-from memferry.cli.text import report_text, standing_text
+from memferry.cli.groups import grouped
+from memferry.cli.text import report_text, retried_text, standing_text
 from memferry.errors import RefusedError
 from memferry.ledger import Ledger
+from memferry.phases.quarantine import retry
 from memferry.phases.rollback import rollback as roll_back
 from memferry.phases.status import standings
 from memferry.urls import StoreUrl
@@ -163,6 +167,44 @@ def quarantine_show(
         raise RefusedError("invalid", f"no quarantined row {number}")
 
     guard(work, as_json=False)
+
+
+@quarantine_app.command("retry")
+@grouped
+def quarantine_retry(
+    store: Store,
+    talk: Talk,
+    *,
+    source: Annotated[
+        str | None, typer.Option(metavar="SRC", help="read them again from here, and compare both ends afterwards")
+    ] = None,
+    migration: Migration = None,
+) -> None:
+    """Tries quarantined records again, once the reason has gone.
+
+    Without --source they are taken as they were kept, whole.
+
+    Examples:
+      memferry quarantine retry qdrant://localhost/agents
+
+      memferry quarantine retry copy.db --source agents.db
+    """
+
+    def work(progress: Shown) -> tuple[int, str | None]:
+        url, target = _open_existing(store)
+        try:
+            known = _ledger(target, migration, url).migration
+        finally:
+            target.close()
+        origin = store_url("SOURCE", source) if source else None
+        with progress() as tell:
+            done = retry(url, known, source_url=origin, progress=tell, stop=stop_on_signals())
+        show(retried_text(done, url), as_json=talk.as_json)
+        if talk.as_json:
+            print_json(done.to_json())
+        return done.exit_code, done.proof.outcome if done.proof else None
+
+    talk.run(work)
 
 
 @app.command()

@@ -8,10 +8,11 @@ from memferry.model import KINDS
 from memferry.phases.estimate import NOT_LOOKED_AT, QuickPlan, seconds
 from memferry.phases.migrate import Result
 from memferry.phases.plan import Plan
+from memferry.phases.quarantine import Retried
 from memferry.phases.status import Standing
 from memferry.urls import StoreUrl
 
-__all__ = ["plan_text", "quick_text", "report_text", "result_text", "standing_text"]
+__all__ = ["plan_text", "quick_text", "report_text", "result_text", "retried_text", "standing_text"]
 
 _COLUMNS = {"read": 12, "written": 12, "unchanged": 12, "conflicts": 10, "quarantined": 12, "deleted": 8}
 """Shown columns and their widths; the table fits 80 columns."""
@@ -56,6 +57,19 @@ def quick_text(plan: QuickPlan) -> str:
         lines.append(f"roughly    {_time(plan.estimate_secs)} to copy and prove")
     lines += ["", "from counts only; not looked at:", *(f"  {what}" for what in NOT_LOOKED_AT)]
     lines += ["nothing was written; without --quick everything is read"]
+    return "\n".join(lines)
+
+
+def retried_text(done: Retried, target: StoreUrl) -> str:
+    """What came of a retry, for people."""
+    lines = [f"moved {done.moved:,}, left {len(done.left):,}"]
+    lines += [f"  {number}  {row.kind or '?'} {row.id or row.key}: {why}" for number, row, why in done.left[:_SHOWN]]
+    if len(done.left) > _SHOWN:
+        lines.append(f"  ... {len(done.left) - _SHOWN:,} more, `--json` has them all")
+    if done.proof:
+        lines += ["", result_text(done.proof, target)]
+    elif done.moved:
+        lines.append("not compared yet: `memferry verify SRC DST` does")
     return "\n".join(lines)
 
 
