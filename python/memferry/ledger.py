@@ -261,7 +261,7 @@ class Ledger:
 
     def reopen(self) -> None:
         """Says that what was put into place is about to be changed."""
-        for name in ("joined", "rest", "base"):
+        for name in ("joined", "rest"):
             self._documents.delete(self.migration, name)
         self.save_run(state="retrying")
 
@@ -355,9 +355,12 @@ class Ledger:
         text = self._documents.get(self.migration, "lock")
         if text is None:
             return None
-        lock = json.loads(text)
-        silent_secs = max(0.0, time.time() - (lock["expires"] - LEASE_SECS))
-        return Holder(lock["host"], lock["pid"], self._alive(lock), round(silent_secs, 1))
+
+        def read(lock: Any) -> Holder:
+            silent_secs = max(0.0, time.time() - (float(lock["expires"]) - LEASE_SECS))
+            return Holder(_text(lock["host"]), index(lock["pid"]), self._alive(lock), round(silent_secs, 1))
+
+        return parsed("the lock", text, read)
 
     def check(self) -> None:
         """Stops a late writer; called inside every page's transaction.

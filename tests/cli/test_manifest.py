@@ -160,7 +160,8 @@ def test_stores_and_options_of_a_migration(tmp_path: Path, monkeypatch: pytest.M
         [
             backend(
                 "a",
-                "{backend: qdrant, address: 'example.org:7000', collection: 'a b/c', profile: mem0, tls: {ca: {file: ca.pem}}, "
+                "{backend: qdrant, address: 'example.org:7000', collection: 'a b/c', profile: mem0, "
+                "tls: {ca: {file: ca.pem}}, "
                 "apiKey: {env: MY_KEY, secretRef: {name: s, key: k}}, caps: {concurrency: 3}}",
             ),
             backend("b", "{backend: neo4j, address: '[::1]', database: db, user: ann, password: {file: password}}"),
@@ -348,7 +349,8 @@ def test_a_manifest_that_is_not_there(tmp_path: Path) -> None:
 def test_a_manifest_with_a_server(tmp_path: Path, qdrant_server: QdrantServer, qdrant_prefix: str) -> None:
     write_jsonl(tmp_path / "a.jsonl", plain_documents(50, seed=3))
     spec = f"{{backend: qdrant, address: '{qdrant_server.host}:{qdrant_server.port}', collection: {qdrant_prefix}m}}"
-    parts = [backend("a", "{backend: jsonl, path: a.jsonl}"), backend("b", spec), migration("  acceptGaps: [vector-lengths]\n")]
+    accepted = migration("  acceptGaps: [vector-lengths]\n")
+    parts = [backend("a", "{backend: jsonl, path: a.jsonl}"), backend("b", spec), accepted]
     (tmp_path / "m.yaml").write_text("---\n".join(parts))
     done = memferry(tmp_path, "apply", "-f", "m.yaml", "--json")
     assert (done.returncode, last_json(done.stdout)["outcome"]) == (0, "proven"), done.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -128,13 +129,13 @@ def test_what_is_refused_again_stays(folder: Path, monkeypatch: pytest.MonkeyPat
 )
 def test_a_retry_that_is_killed_is_done_by_the_next_one(folder: Path, target: str, places: list[str]) -> None:
     environment = {n: v for n, v in os.environ.items() if not n.startswith("MEMFERRY_")}
-    quarantine(target, KINDS[target])
-    whole = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    source = (folder / "memory.jsonl").read_bytes()
     for place in places:
-        for path in [path for path in folder.rglob("*") if path.is_file()]:
-            path.unlink()
-        for path, data in whole.items():
-            path.write_bytes(data)
+        shutil.rmtree(folder)
+        folder.mkdir()
+        os.chdir(folder)
+        (folder / "memory.jsonl").write_bytes(source)
+        quarantine(target, KINDS[target])
         killed = subprocess.run(
             [sys.executable, RUNNER, "quarantine", "retry", target],
             cwd=folder,
@@ -233,3 +234,15 @@ def test_into_a_collection(folder: Path, qdrant_server: QdrantServer, qdrant_pre
     final = last_json(done.stdout)
     assert (done.returncode, final["outcome"], final["moved"]) == (0, "proven", 3), done.stderr
     assert books(url) == {"read": 60, "written": 60, "quarantined": 0}
+
+
+def test_a_file_that_somebody_changed_is_left_alone(folder: Path) -> None:
+    url = quarantine("copy.jsonl", JsonlTarget)
+    with (folder / "copy.jsonl").open("ab") as file:
+        file.write(b'{"kind":"memory","id":"mine","content":"x"}\n')
+    before = (folder / "copy.jsonl").read_bytes()
+    done = memferry(folder, "quarantine", "retry", "copy.jsonl", "--json")
+    assert (done.returncode, last_json(done.stdout)["error"]["code"]) == (2, "existing"), done.stderr
+    assert (folder / "copy.jsonl").read_bytes() == before
+    assert books(url)["quarantined"] == 3
+    assert memferry(folder, "migrate", "memory.jsonl", "copy.jsonl").returncode == 0

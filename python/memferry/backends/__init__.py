@@ -23,7 +23,17 @@ from memferry.backends.state import State, state_directory
 from memferry.errors import RefusedError
 from memferry.urls import StoreUrl
 
-__all__ = ["BACKENDS", "Source", "Target", "gap_names", "has_ledger", "ledger_hint", "open_source", "open_target", "read_ledger"]
+__all__ = [
+    "BACKENDS",
+    "Source",
+    "Target",
+    "gap_names",
+    "has_ledger",
+    "ledger_hint",
+    "open_source",
+    "open_target",
+    "read_ledger",
+]
 
 BACKENDS = {
     "embedded": "one SQLite file; profiles: native",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from stamina.instrumentation import set_on_retry_hooks
 
-from memferry.cli import manifests, moves, stores
+from memferry.cli import doctor, manifests, moves, stores
 from memferry.cli.common import app
 from memferry.cli.console import tell_retry
 
-__all__ = ["app", "manifests", "moves", "run", "stores"]
+__all__ = ["app", "doctor", "manifests", "moves", "run", "stores"]
 
 
 def run() -> None:

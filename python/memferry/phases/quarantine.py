@@ -12,6 +12,7 @@ from typing import Any, Final
 from memferry._native import Batch, Keys, Mapper, classify
 from memferry.backends import open_source, open_target
 from memferry.backends.api import Source, Target
+from memferry.backends.jsonl import JsonlTarget
 from memferry.errors import RefusedError
 from memferry.failpoints import failpoint
 from memferry.ledger import LEASE_SECS, Ledger
@@ -83,7 +84,8 @@ def retry(
         stop: Checked between pages.
 
     Raises:
-        RefusedError: `no-migration`, `busy`; `invalid` while a run is unfinished.
+        RefusedError: `no-migration`, `busy`; `invalid` while a run is unfinished; `existing` where somebody changed a
+            file meanwhile; `not-native`.
     """
     stop = stop or Stop()
     source = open_source(source_url) if source_url else None
@@ -165,6 +167,7 @@ class _Retry:
         killed = (self.ledger.run() or {}).get("state") == "retrying"
         if not killed and next(self.ledger.quarantined(), None) is None:
             return self.result
+        self.check()
         retrying(lambda: self.target.prepare(self.plan.migration, self.plan.vectors))
         retrying(self.ledger.reopen)
         retrying(lambda: self.target.begin_range(self.part))
@@ -185,6 +188,21 @@ class _Retry:
 
         retrying(settle)
         return self.result
+
+    def check(self) -> None:
+        """Refuses where a retry would be another thing than the rest of the copy."""
+        if getattr(self.target, "gathers", None) is not None:
+            raise RefusedError(
+                "not-native",
+                f"profile `{self.target.profile}` keeps observations inside their entities; single ones are not added",
+                hint="the same `memferry migrate` command tries everything again",
+            )
+        if isinstance(self.target, JsonlTarget) and not self.target.is_as_left(self.plan.migration):
+            raise RefusedError(
+                "existing",
+                "the file has been changed since this migration wrote it",
+                hint="the same `memferry migrate` command compares with what it is now, and tries everything again",
+            )
 
     def entries(self, kind: str | None) -> Iterator[Entry]:
         for number, row in self.ledger.quarantined():
