@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from memferry.errors import StoreError
 from memferry.phases import doctor
 from memferry.phases.doctor import look_at_store
 from memferry.urls import Secrets, parse_url
@@ -102,7 +103,7 @@ def test_what_crosses_the_network_in_clear_text(
     url: str, verdict: str, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def unreachable(*_: Any) -> Any:
-        raise doctor.StoreError("unavailable", "no")
+        raise StoreError("unavailable", "no")
 
     monkeypatch.setattr(doctor, "connect_qdrant", unreachable)
     store = parse_url(url)
