@@ -1,1 +1,82 @@
-"""memferry moves an agent's memory from any backend to any other and proves that nothing was lost."""
+"""memferry moves an agent's memory from any backend to any other and proves that nothing was lost.
+
+The verbs of the command line are functions here, `open` gives an application one store whatever is behind it, and
+`memferry.aio` has the same to be awaited. Described in `docs/library.md`.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from memferry.application import Hit, RecordPage, Store
+    from memferry.application import open_store as open  # noqa: A004 - read as memferry.open
+    from memferry.backends.access import Capabilities
+    from memferry.errors import MemferryError, NotProvenError, RefusedError, StoreError, TransientError
+    from memferry.library import migrate, plan, rollback, verify
+    from memferry.phases.migrate import Result
+    from memferry.phases.parity import Parity
+    from memferry.phases.plan import Plan, Stop
+    from memferry.phases.rollback import RolledBack
+    from memferry.records import Record, Scope, Time
+    from memferry.urls import Secrets, StoreUrl, hybrid_url, parse_url
+    from memferry.values import NumberText, Reserved
+    from memferry.vectors import Vector
+
+__all__ = [
+    "Capabilities",
+    "Hit",
+    "MemferryError",
+    "NotProvenError",
+    "NumberText",
+    "Parity",
+    "Plan",
+    "Record",
+    "RecordPage",
+    "RefusedError",
+    "Reserved",
+    "Result",
+    "RolledBack",
+    "Scope",
+    "Secrets",
+    "Stop",
+    "Store",
+    "StoreError",
+    "StoreUrl",
+    "Time",
+    "TransientError",
+    "Vector",
+    "hybrid_url",
+    "migrate",
+    "open",
+    "parse_url",
+    "plan",
+    "rollback",
+    "verify",
+]
+
+_HOMES = {
+    "application": ("Hit", "RecordPage", "Store"),
+    "backends.access": ("Capabilities",),
+    "errors": ("MemferryError", "NotProvenError", "RefusedError", "StoreError", "TransientError"),
+    "library": ("migrate", "plan", "rollback", "verify"),
+    "phases.migrate": ("Result",),
+    "phases.parity": ("Parity",),
+    "phases.plan": ("Plan", "Stop"),
+    "phases.rollback": ("RolledBack",),
+    "records": ("Record", "Scope", "Time"),
+    "urls": ("Secrets", "StoreUrl", "hybrid_url", "parse_url"),
+    "values": ("NumberText", "Reserved"),
+    "vectors": ("Vector",),
+}
+_HOME = {name: (home, name) for home, names in _HOMES.items() for name in names} | {
+    "open": ("application", "open_store"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Imported when it is first used: who needs only a part, as `memferry.errors`, does not load the rest."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home, there = _HOME[name]
+    value = globals()[name] = getattr(import_module(f"{__name__}.{home}"), there)
+    return value

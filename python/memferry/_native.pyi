@@ -121,10 +121,20 @@ class EmbeddedStore:
     def begin(self) -> None: ...
     def commit(self) -> None: ...
     def abort(self) -> None: ...
-    def write(self, records: Batch, *, marker: str | None = None, fresh: bool = False) -> list[int]:
-        """Writes records over what is there; the rows with more vectors than fit, which are not written."""
+    def write(
+        self,
+        records: Batch,
+        *,
+        marker: str | None = None,
+        fresh: bool = False,
+        indexed: bool = False,
+    ) -> list[int]:
+        """Writes records over what is there; the rows with more vectors than fit, which are not written.
 
-    def delete(self, kind: str, ids: list[str]) -> int: ...
+        `indexed` keeps the text index in step; without it the caller marks the index as behind.
+        """
+
+    def delete(self, kind: str, ids: list[str], *, indexed: bool = False) -> int: ...
     def ledger_put(self, migration: str, key: str, value: str) -> None: ...
     def ledger_get(self, migration: str, key: str) -> str | None: ...
     def ledger_scan(self, migration: str, prefix: str, after: str, limit: int) -> list[tuple[str, str]]: ...
@@ -154,8 +164,23 @@ class EmbeddedStore:
     def mark_text_stale(self) -> None: ...
     def rebuild_text(self) -> None: ...
     def quick_check(self) -> str: ...
-    def search_text(self, kind: str, words: str, limit: int) -> list[tuple[str, float]]: ...
-    def search_vector(self, kind: str, name: str, query: list[float], limit: int) -> list[tuple[str, float]]: ...
+    def search_text(
+        self,
+        kind: str,
+        words: str,
+        limit: int,
+        *,
+        scope: list[tuple[str, str]] = ...,
+    ) -> list[tuple[str, float]]: ...
+    def search_vector(
+        self,
+        kind: str,
+        name: str,
+        query: list[float],
+        limit: int,
+        *,
+        scope: list[tuple[str, str]] = ...,
+    ) -> list[tuple[str, float]]: ...
 
 @final
 class JsonlReader:
@@ -359,6 +384,15 @@ def normalize_vectors(records: Batch, names: list[str]) -> Batch:
 
 def vectors_not_finite(records: Batch, names: list[str]) -> list[int]:
     """Rows with a NaN or an infinity in a dense or multi vector of these names."""
+
+def split_halves(records: Batch) -> tuple[Batch, Batch]:
+    """Records without the vectors that a vector store holds, and those vectors with kind, id and scope."""
+
+def join_halves(records: Batch, points: Batch) -> tuple[Batch, bytes]:
+    """Whole records, and one byte a record: 1 where a vector that it knows of is missing."""
+
+def owned_points(records: Batch, points: Batch) -> bytes:
+    """One byte a row of vectors: 1 where there is a record that it belongs to."""
 
 def jsonl_align(path: _Path, offset: int) -> int:
     """The start of the first line at or after `offset`."""

@@ -51,6 +51,7 @@ CATALOGUE: Final[dict[str, str]] = {
     "no-migration": "the target knows no such migration",
     "max-deletes": "more records would be deleted than allowed",
     "not-native": "not possible with this profile",
+    "unsupported": "this kind of store cannot do what was asked",
     "books": "the books do not balance, which is a defect of memferry",
     "interrupted": "stopped by a signal; the same command resumes",
     "extra-missing": "an optional package is not installed",

@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from memferry.errors import RefusedError
 
-__all__ = ["Secrets", "StoreUrl", "parse_url"]
+__all__ = ["Secrets", "StoreUrl", "hybrid_url", "parse_url", "secrets_from_environment"]
 
 _SUFFIXES: Final = {
     ".db": "embedded",
@@ -62,6 +62,8 @@ class StoreUrl:
         tls: Whether to speak TLS.
         identity: Identity set by the user, or None.
         distance: Metric of a collection that has to be made.
+        graph: The half of a hybrid store that holds the records.
+        vectors: The half that holds their vectors.
         secrets: Credentials, from the environment or a file, never from the URL.
     """
 
@@ -76,7 +78,54 @@ class StoreUrl:
     tls: bool = False
     identity: str | None = None
     distance: str = "cosine"
+    graph: StoreUrl | None = None
+    vectors: StoreUrl | None = None
     secrets: Secrets = field(default_factory=Secrets, repr=False, compare=False)
+
+    @property
+    def parts(self) -> tuple[StoreUrl, ...]:
+        """The stores that it is made of: both halves of a hybrid, else itself."""
+        return (self,) if self.graph is None or self.vectors is None else (self.graph, self.vectors)
+
+
+def hybrid_url(graph: StoreUrl, vectors: StoreUrl, identity: str | None = None) -> StoreUrl:
+    """A store of two halves.
+
+    Args:
+        graph: The Neo4j database that holds the records and the ledger.
+        vectors: The Qdrant collection that holds their vectors.
+        identity: Identity set by the user, or None.
+
+    Raises:
+        RefusedError: `url`, where a half is of another backend.
+
+    >>> hybrid_url(parse_url("neo4j://localhost"), parse_url("qdrant://localhost/agents")).text
+    'hybrid: --graph neo4j://localhost --vectors qdrant://localhost/agents'
+    """
+    for option, url, backend in (("--graph", graph, "neo4j"), ("--vectors", vectors, "qdrant")):
+        if url.backend != backend:
+            raise _refuse(url.text, f"{option} of a hybrid store takes a {backend} store, not {url.backend}")
+        if url.profile != "native":
+            raise RefusedError("profile", f"{option} of a hybrid store: profile `{url.profile}`, allowed: native")
+    text = f"hybrid: --graph {graph.text} --vectors {vectors.text}"
+    return StoreUrl(text=text, backend="hybrid", identity=identity, graph=graph, vectors=vectors)
+
+
+def secrets_from_environment(side: str, key_env: str | None = None, password_env: str | None = None) -> Secrets:
+    """Credentials out of the environment.
+
+    Args:
+        side: `SOURCE` or `TARGET`: the variables are `MEMFERRY_<side>_API_KEY`, `_PASSWORD` and `_CA_FILE`.
+        key_env: Another variable for the API key.
+        password_env: Another one for the password.
+    """
+    prefix = f"MEMFERRY_{side}_"
+    ca_file = os.environ.get(f"{prefix}CA_FILE")
+    return Secrets(
+        api_key=os.environ.get(key_env or f"{prefix}API_KEY"),
+        password=os.environ.get(password_env or f"{prefix}PASSWORD"),
+        ca_file=Path(ca_file) if ca_file else None,
+    )
 
 
 def _refuse(text: str, why: str, hint: str | None = None) -> RefusedError:
@@ -120,7 +169,12 @@ def parse_url(text: str) -> StoreUrl:
         return _file(text, backend, path.removeprefix("//"), query)
     if backend in _SERVERS:
         return _server(text, backend)
-    allowed = ", ".join(sorted([*_FILES, *_SERVERS]))
+    if backend == "hybrid":
+        place, _, query = text[len(backend) + 1 :].partition("?")
+        if place:
+            raise _refuse(text, "its halves are named by --graph and --vectors")
+        return StoreUrl(text=text, backend=backend, identity=_options(text, query).get("identity"))
+    allowed = ", ".join(sorted([*_FILES, *_SERVERS, "hybrid"]))
     raise _refuse(text, f"unknown backend `{backend}`, allowed: {allowed}")
 
 

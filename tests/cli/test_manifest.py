@@ -185,6 +185,27 @@ def test_stores_and_options_of_a_migration(tmp_path: Path, monkeypatch: pytest.M
     assert SECRET not in repr(found)
 
 
+def test_a_hybrid_store_and_parity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRAPH", SECRET)
+    text = "---\n".join(
+        [
+            backend(),
+            backend("g", "{backend: neo4j, address: localhost, password: {env: GRAPH}}"),
+            backend("v", "{backend: qdrant, address: localhost, collection: agents}"),
+            backend("h", "{backend: hybrid, graphRef: {name: g}, vectorsRef: {name: v}}"),
+            migration("  validation: {parity: {queries: 7, minRecall: '0.5', k: 3}}\n", target="h"),
+        ]
+    )
+    manifest = load_manifest(text.encode(), "m.yaml", tmp_path)
+    found = local(manifest, manifest.migrations()[0])
+    assert found.target.graph is not None
+    assert found.target.vectors is not None
+    assert (found.target.backend, found.target.vectors.name) == ("hybrid", "agents")
+    assert found.target.graph.secrets.password == SECRET
+    assert (found.options.parity, found.options.min_recall) == (7, 0.5)
+    assert found.left_out == ["spec.validation.parity.k"]
+
+
 def test_a_secret_of_a_cluster_is_looked_for_in_the_usual_variable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import pytest
 
-from memferry import backends
+from memferry import backends, stores
 from memferry._native import Batch, Mapper
 from memferry.backends.embedded import EmbeddedTarget
 from memferry.backends.jsonl import JsonlTarget
@@ -67,7 +67,7 @@ def quarantine(target: str, kind: type[Any], accept: tuple[str, ...] = ()) -> St
 
 
 def books(url: StoreUrl) -> dict[str, int]:
-    with backends.read_ledger(url) as documents:
+    with stores.read_ledger(url) as documents:
         assert documents is not None
         [migration] = documents.migrations()
         found = Ledger(documents, migration).books()
@@ -107,7 +107,7 @@ def test_records_are_moved_once_the_target_takes_them(folder: Path, target: str,
 
 def test_what_is_refused_again_stays(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     url = quarantine("agents.db", EmbeddedTarget)
-    with backends.read_ledger(url) as documents:
+    with stores.read_ledger(url) as documents:
         assert documents is not None
         [migration] = documents.migrations()
     refusing(monkeypatch, EmbeddedTarget)

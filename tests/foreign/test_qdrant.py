@@ -183,7 +183,7 @@ def test_the_markers_of_another_migration_hold(place: Place, tmp_path: Path) -> 
     place.write({identity(2): "from the other", identity(2000): "more"}, other)
     second = place.run(other, on_existing="overwrite")
     assert (second.outcome, columns(second)) == ("proven", (2, 0, 0, 0))
-    conflict = place.run()
+    conflict = place.run(on_existing="keep")
     assert (conflict.migration, columns(conflict)) == (first.migration, (0, RECORDS - 1, 1, 0))
     assert conflict.conflicts[0]["reason"] == "written by someone else"
     done = place.roll_back(second.migration)

@@ -33,8 +33,8 @@ def test_the_state_directory(monkeypatch: pytest.MonkeyPatch, variables: dict[st
 
 def _records(*contents: str) -> Batch:
     mapper: Mapper = load_mapper("native", "document")
-    rows = [(str(i), f'{{"kind":"memory","id":"{i}","content":"{c}"}}'.encode(), []) for i, c in enumerate(contents)]
-    return mapper.decode(Batch.from_rows(rows))[0]
+    documents = [f'{{"kind":"memory","id":"{i}","content":"{c}"}}' for i, c in enumerate(contents)]
+    return mapper.decode(Batch.from_rows([("", document.encode(), []) for document in documents]))[0]
 
 
 def test_every_target_has_a_folder_that_nobody_else_reads() -> None:

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from memferry._native import EmbeddedStore, gap_names
-from memferry.backends.api import Documents, Source, Target
-from memferry.backends.documents import StoreDocuments
+from memferry._native import gap_names
+from memferry.backends.api import Source, Target
 from memferry.backends.embedded import EmbeddedSource, EmbeddedTarget
 from memferry.backends.jsonl import ForeignJsonlTarget, JsonlSource, JsonlTarget
 from memferry.backends.jsonl.target import identity_of as identity_of_jsonl
@@ -23,17 +19,7 @@ from memferry.backends.state import State, state_directory
 from memferry.errors import RefusedError
 from memferry.urls import StoreUrl
 
-__all__ = [
-    "BACKENDS",
-    "Source",
-    "Target",
-    "gap_names",
-    "has_ledger",
-    "ledger_hint",
-    "open_source",
-    "open_target",
-    "read_ledger",
-]
+__all__ = ["BACKENDS", "Source", "Target", "gap_names", "has_ledger", "ledger_hint", "open_source", "open_target"]
 
 BACKENDS = {
     "embedded": "one SQLite file; profiles: native",
@@ -90,22 +76,6 @@ def ledger_hint(url: StoreUrl) -> str | None:
         f"the ledger of a foreign store lies in the state directory, {state_directory()}; without it nothing is known "
         "of what was written. MEMFERRY_STATE_DIR names another one"
     )
-
-
-@contextmanager
-def read_ledger(url: StoreUrl) -> Iterator[Documents | None]:
-    """The ledger at `url`, to be read; None where there is none. Nothing is made or changed."""
-    if not has_ledger(url):
-        yield None
-        return
-    if url.backend == "embedded" and url.path:
-        yield StoreDocuments(EmbeddedStore.open_source(url.path), threading.RLock())
-        return
-    target = open_target(url)
-    try:
-        yield target.documents
-    finally:
-        target.close()
 
 
 def open_target(url: StoreUrl, accepted: tuple[str, ...] = (), scratch: Path | None = None) -> Target:

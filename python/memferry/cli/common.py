@@ -10,20 +10,19 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
-from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
 
-from memferry import backends
 from memferry.cli.console import fail, failure, say
 from memferry.cli.progress import EVENTS_FORMAT, events_to, show_progress
 from memferry.errors import MemferryError, RefusedError, StoreError
+from memferry.library import choose
 from memferry.phases.plan import Options, Progress, Stop
 from memferry.retry import give_up_on
-from memferry.urls import Secrets, StoreUrl, parse_url
+from memferry.urls import Secrets, StoreUrl, hybrid_url, parse_url, secrets_from_environment
 
 _SAME_SIGNAL_SECS: Final = 1.0
 """A supervisor may send one signal twice, to the process and to its group."""
@@ -40,6 +39,8 @@ quarantine_app = typer.Typer(help="What could not be moved, whole.", no_args_is_
 app.add_typer(quarantine_app, name="quarantine")
 
 Store = Annotated[str, typer.Argument(metavar="STORE", help="store URL")]
+Graph = Annotated[list[str] | None, typer.Option("--graph", help="records of a `hybrid:` store, SRC's first")]
+Vectors = Annotated[list[str] | None, typer.Option("--vectors", help="vectors of a `hybrid:` store, SRC's first")]
 Migration = Annotated[str | None, typer.Option(help="id, where the target knows several")]
 Json = Annotated[bool, typer.Option("--json", help="one final object on stdout")]
 Parallelism = Annotated[int, typer.Option(min=1, max=64, help="ranges at a time")]
@@ -64,12 +65,18 @@ class Ends:
         "MEMFERRY_TARGET_PASSWORD"  # noqa: S105 - the name of a variable
     )
 
+    graph: Graph = None
+    vectors: Vectors = None
+
     def urls(self) -> tuple[StoreUrl, StoreUrl]:
         """Both URLs with their credentials."""
-        return (
-            store_url("SOURCE", self.source, self.source_api_key_env, self.source_password_env),
-            store_url("TARGET", self.target, self.target_api_key_env, self.target_password_env),
+        halves = Halves(self.graph, self.vectors)
+        urls = (
+            store_url("SOURCE", self.source, self.source_api_key_env, self.source_password_env, halves),
+            store_url("TARGET", self.target, self.target_api_key_env, self.target_password_env, halves),
         )
+        halves.done()
+        return urls
 
 
 @dataclass(frozen=True)
@@ -80,6 +87,18 @@ class Choices:
     on_existing: Annotated[str, typer.Option(help="records of others with the same id: refuse, keep or overwrite")] = (
         "refuse"
     )
+
+
+@dataclass(frozen=True)
+class Searches:
+    """Whether both ends find the same."""
+
+    parity: Annotated[
+        int, typer.Option(min=0, metavar="K", help="compare K searches on both ends, after the proof")
+    ] = 0
+    min_recall: Annotated[
+        float | None, typer.Option(metavar="R", help="not proven if the target finds a smaller share; with --parity")
+    ] = None
 
 
 @dataclass(frozen=True)
@@ -162,33 +181,43 @@ def stop_on_signals() -> Stop:
     return stop
 
 
-def store_url(side: str, text: str, key_env: str | None = None, password_env: str | None = None) -> StoreUrl:
+class Halves:
+    """What `--graph` and `--vectors` name: one of each for every `hybrid:` store, in the order of the stores."""
+
+    def __init__(self, graph: list[str] | None = None, vectors: list[str] | None = None) -> None:
+        self._left = {"--graph": list(graph or ()), "--vectors": list(vectors or ())}
+
+    def complete(self, text: str, secrets: Secrets) -> StoreUrl:
+        """The store behind `text`, with its halves where it is `hybrid:`."""
+        url = parse_url(text)
+        if url.backend != "hybrid":
+            return replace(url, secrets=secrets)
+        graph, vectors = (self._next(text, option, secrets) for option in ("--graph", "--vectors"))
+        return hybrid_url(graph, vectors, url.identity)
+
+    def _next(self, text: str, option: str, secrets: Secrets) -> StoreUrl:
+        if not self._left[option]:
+            raise RefusedError("invalid", f"`{text}` needs {option} URL")
+        return replace(parse_url(self._left[option].pop(0)), secrets=secrets)
+
+    def done(self) -> None:
+        """Refuses halves that no store asked for."""
+        for option, left in self._left.items():
+            if left:
+                raise RefusedError("invalid", f"{option}: there is no `hybrid:` store for `{parse_url(left[0]).text}`")
+
+
+def store_url(
+    side: str,
+    text: str,
+    key_env: str | None = None,
+    password_env: str | None = None,
+    halves: Halves | None = None,
+) -> StoreUrl:
     """Reads a URL and fetches its credentials from the environment."""
-    prefix = f"MEMFERRY_{side}_"
-    ca_file = os.environ.get(f"{prefix}CA_FILE")
-    secrets = Secrets(
-        api_key=os.environ.get(key_env or f"{prefix}API_KEY"),
-        password=os.environ.get(password_env or f"{prefix}PASSWORD"),
-        ca_file=Path(ca_file) if ca_file else None,
-    )
-    return replace(parse_url(text), secrets=secrets)
-
-
-def _choice(name: str, value: str, allowed: tuple[str, ...]) -> str:
-    if value not in allowed:
-        raise RefusedError("invalid", f"--{name}: got `{value}`, allowed: {', '.join(allowed)}")
-    return value
+    return (halves or Halves()).complete(text, secrets_from_environment(side, key_env, password_env))
 
 
 def options(choices: Choices, **chosen: Any) -> Options:
     """Checks what the user chose."""
-    chosen |= asdict(choices)
-    accept = tuple(sorted(set(chosen.pop("accept", None) or ())))
-    known = backends.gap_names()
-    for gap in accept:
-        if gap not in known:
-            raise RefusedError("invalid", f"--accept: unknown gap `{gap}`, allowed: {', '.join(known)}")
-    _choice("on-existing", chosen["on_existing"], ("refuse", "keep", "overwrite"))
-    if "on_conflict" in chosen:
-        _choice("on-conflict", chosen["on_conflict"], ("keep", "source"))
-    return Options(accept=accept, **chosen)
+    return choose(accept=choices.accept or (), on_existing=choices.on_existing, **chosen)

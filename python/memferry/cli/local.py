@@ -11,10 +11,10 @@ from urllib.parse import quote, urlencode
 
 from pydantic import BaseModel
 
-from memferry import backends
+from memferry._native import gap_names
 from memferry.manifest import Credential, Manifest, MemoryBackend, MemoryMigration
 from memferry.phases.plan import Options
-from memferry.urls import Secrets, StoreUrl, parse_url
+from memferry.urls import Secrets, StoreUrl, hybrid_url, parse_url
 
 __all__ = ["ACTED_UPON", "IN_A_CLUSTER", "Local", "local"]
 
@@ -27,6 +27,8 @@ ACTED_UPON: Final = frozenset(
         "spec.suspend",
         "spec.transfer.parallelism",
         "spec.transfer.maxQuarantined",
+        "spec.validation.parity.queries",
+        "spec.validation.parity.minRecall",
     }
 )
 IN_A_CLUSTER: Final = frozenset(
@@ -39,7 +41,7 @@ IN_A_CLUSTER: Final = frozenset(
         "spec.transfer.resources",
         "spec.transfer.nodeSelector",
         "spec.transfer.tolerations",
-        "spec.validation.parity",
+        "spec.validation.parity.k",
         "spec.cutover",
         "spec.monitoring",
         "spec.decommission",
@@ -97,10 +99,8 @@ def local(manifest: Manifest, migration: MemoryMigration) -> Local:
         if any(one == path or one.startswith(f"{path}.") for one in given):
             raise manifest.error(migration, path, why)
     for gap in spec.accept_gaps:
-        if gap not in backends.gap_names():
-            raise manifest.error(
-                migration, "spec.acceptGaps", f"got `{gap}`, allowed: {', '.join(backends.gap_names())}"
-            )
+        if gap not in gap_names():
+            raise manifest.error(migration, "spec.acceptGaps", f"got `{gap}`, allowed: {', '.join(gap_names())}")
     ends = [
         manifest.backend(migration, "spec.source.backendRef.name", spec.source.backend_ref.name),
         manifest.backend(migration, "spec.target.backendRef.name", spec.target.backend_ref.name),
@@ -109,12 +109,17 @@ def local(manifest: Manifest, migration: MemoryMigration) -> Local:
     if spec.stop_after == "Copy":
         left_out.append("spec.stopAfter Copy: the copy is verified as well")
     left_out += [f"MemoryBackend/{end.metadata.name} {path}" for end in ends for path in _of_backend(end)]
-    source, target = (_store(manifest, end, side) for end, side in zip(ends, ("SOURCE", "TARGET"), strict=True))
+    source, target = (
+        _store(manifest, migration, end, side) for end, side in zip(ends, ("SOURCE", "TARGET"), strict=True)
+    )
+    parity = spec.validation.parity
     caps = [end.spec.caps.concurrency for end in ends if end.spec.caps.concurrency is not None]
     options = Options(
         accept=tuple(sorted(set(spec.accept_gaps))),
         max_quarantined=spec.transfer.max_quarantined,
         parallelism=min([spec.transfer.parallelism, *caps]),
+        parity=parity.queries if parity else 0,
+        min_recall=float(parity.min_recall) if parity else None,
     )
     return Local(migration.metadata.name, source, target, options, spec.stop_after, left_out)
 
@@ -142,8 +147,14 @@ def _of_backend(backend: MemoryBackend) -> list[str]:
     return [path for path in paths if path in local_only]
 
 
-def _store(manifest: Manifest, backend: MemoryBackend, side: str) -> StoreUrl:
+def _store(manifest: Manifest, migration: MemoryMigration, backend: MemoryBackend, side: str) -> StoreUrl:
     spec = backend.spec
+    if spec.graph_ref and spec.vectors_ref:
+        graph, vectors = (
+            _store(manifest, migration, manifest.backend(migration, f"spec.{end}.backendRef.name", ref.name), side)
+            for end, ref in ((side.lower(), spec.graph_ref), (side.lower(), spec.vectors_ref))
+        )
+        return hybrid_url(graph, vectors, spec.identity)
     options = {"profile": spec.profile} if spec.profile != "native" else {}
     if spec.identity:
         options["identity"] = spec.identity

@@ -10,7 +10,18 @@ from typing import Annotated
 
 import typer
 
-from memferry.cli.common import Choices, Ends, Parallelism, Shown, Talk, app, command, options, stop_on_signals
+from memferry.cli.common import (
+    Choices,
+    Ends,
+    Parallelism,
+    Searches,
+    Shown,
+    Talk,
+    app,
+    command,
+    options,
+    stop_on_signals,
+)
 from memferry.cli.console import print_json, say, show
 from memferry.cli.groups import grouped
 from memferry.cli.text import plan_text, quick_text, result_text
@@ -65,6 +76,7 @@ def plan(ends: Ends, choices: Choices, talk: Talk, *, save: Save = None, quick: 
 def migrate_command(
     ends: Ends,
     choices: Choices,
+    searches: Searches,
     talk: Talk,
     *,
     on_conflict: Annotated[
@@ -87,6 +99,10 @@ def migrate_command(
 
       memferry migrate agents.db copy.db --delete --json | jq .outcome
 
+      memferry migrate agents.db hybrid: --graph neo4j://host --vectors qdrant://host/agents
+
+      memferry migrate agents.db qdrant://localhost/agents --parity 100 --min-recall 0.95
+
       memferry migrate agents.db copy.db --plan plan.json --events events.ndjson
     """
 
@@ -100,6 +116,8 @@ def migrate_command(
             max_quarantined=max_quarantined,
             parallelism=parallelism,
             source_frozen=source_frozen,
+            parity=searches.parity,
+            min_recall=searches.min_recall,
         )
         urls, stop = ends.urls(), stop_on_signals()
         approve = saved.check if saved else lambda _: None
@@ -121,14 +139,14 @@ def migrate_command(
 
 @app.command("verify")
 @grouped
-def verify_command(ends: Ends, talk: Talk, *, parallelism: Parallelism = 2) -> None:
+def verify_command(ends: Ends, searches: Searches, talk: Talk, *, parallelism: Parallelism = 2) -> None:
     """Reads both ends completely and compares every record.
 
     Example: memferry verify agents.db jsonl:memory.jsonl
     """
 
     def work(progress: Shown) -> tuple[int, str | None]:
-        chosen = options(Choices(), parallelism=parallelism)
+        chosen = options(Choices(), parallelism=parallelism, parity=searches.parity, min_recall=searches.min_recall)
         urls = ends.urls()
         with progress() as tell:
             result = migrate.verify_only(*urls, chosen, progress=tell, stop=stop_on_signals())

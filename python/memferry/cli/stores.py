@@ -8,13 +8,17 @@ from typing import Annotated
 
 import typer
 
-from memferry import backends
+from memferry import stores
+from memferry.backends.api import Target
 from memferry.cli.common import (
+    Graph,
+    Halves,
     Json,
     Migration,
     Shown,
     Store,
     Talk,
+    Vectors,
     app,
     guard,
     quarantine_app,
@@ -25,44 +29,46 @@ from memferry.cli.console import print_json, show
 from memferry.cli.groups import grouped
 from memferry.cli.text import report_text, retried_text, standing_text
 from memferry.errors import RefusedError
-from memferry.ledger import Ledger
+from memferry.library import find_ledger
 from memferry.phases.quarantine import retry
 from memferry.phases.rollback import rollback as roll_back
 from memferry.phases.status import standings
 from memferry.urls import StoreUrl
 
 
-def _ledger(target: backends.Target, migration: str | None, url: StoreUrl) -> Ledger:
-    known = target.documents.migrations()
-    if migration is None and len(known) == 1:
-        return Ledger(target.documents, known[0])
-    if migration in known:
-        return Ledger(target.documents, str(migration))
-    if not known:
-        raise RefusedError("no-migration", f"{url.text} knows no migration")
-    raise RefusedError("no-migration", f"name one with --migration: {', '.join(known)}")
+def _url(side: str, text: str, graph: list[str] | None, vectors: list[str] | None) -> StoreUrl:
+    halves = Halves(graph, vectors)
+    url = store_url(side, text, halves=halves)
+    halves.done()
+    return url
 
 
-def _open_existing(text: str) -> tuple[StoreUrl, backends.Target]:
-    url = store_url("TARGET", text)
-    if not backends.has_ledger(url):
-        hint = backends.ledger_hint(url)
-        raise RefusedError("no-migration", f"{url.text} knows no migration", hint=hint)
-    return url, backends.open_target(url)
+def _open_existing(text: str, graph: list[str] | None, vectors: list[str] | None) -> tuple[StoreUrl, Target]:
+    url = _url("TARGET", text, graph, vectors)
+    if not stores.has_ledger(url):
+        raise RefusedError("no-migration", f"{url.text} knows no migration", hint=stores.ledger_hint(url))
+    return url, stores.open_target(url)
 
 
 @app.command()
-def status(store: Store, *, migration: Migration = None, as_json: Json = False) -> None:
+def status(
+    store: Store,
+    *,
+    graph: Graph = None,
+    vectors: Vectors = None,
+    migration: Migration = None,
+    as_json: Json = False,
+) -> None:
     """Says how far the migrations into a store are, who is at work, and what resumes.
 
     Example: memferry status copy.db
     """
 
     def work() -> int:
-        url = store_url("TARGET", store)
-        with backends.read_ledger(url) as documents:
+        url = _url("TARGET", store, graph, vectors)
+        with stores.read_ledger(url) as documents:
             if documents is None:
-                raise RefusedError("no-migration", f"{url.text} knows no migration")
+                raise RefusedError("no-migration", f"{url.text} knows no migration", hint=stores.ledger_hint(url))
             rows = [row for row in standings(documents) if migration in {None, row.migration}]
         if as_json:
             print_json([row.to_json() for row in rows])
@@ -74,15 +80,22 @@ def status(store: Store, *, migration: Migration = None, as_json: Json = False) 
 
 
 @app.command()
-def report(store: Store, *, migration: Migration = None, as_json: Json = False) -> None:
+def report(
+    store: Store,
+    *,
+    graph: Graph = None,
+    vectors: Vectors = None,
+    migration: Migration = None,
+    as_json: Json = False,
+) -> None:
     """Shows what the last run of a migration came to.
 
     Example: memferry report copy.db --json | jq .verify
     """
 
     def work() -> int:
-        url, target = _open_existing(store)
-        ledger = _ledger(target, migration, url)
+        url, target = _open_existing(store, graph, vectors)
+        ledger = find_ledger(target, migration, url)
         text = ledger.report()
         if text is None:
             raise RefusedError("no-migration", f"migration {ledger.migration} has not come to its end yet")
@@ -97,15 +110,22 @@ def report(store: Store, *, migration: Migration = None, as_json: Json = False) 
 
 
 @app.command("rollback")
-def rollback_command(store: Store, *, migration: Migration = None, as_json: Json = False) -> None:
+def rollback_command(
+    store: Store,
+    *,
+    graph: Graph = None,
+    vectors: Vectors = None,
+    migration: Migration = None,
+    as_json: Json = False,
+) -> None:
     """Takes out what a migration wrote and puts back what it wrote over.
 
     Example: memferry rollback copy.db
     """
 
     def work() -> int:
-        url, target = _open_existing(store)
-        ledger = _ledger(target, migration, url)
+        url, target = _open_existing(store, graph, vectors)
+        ledger = find_ledger(target, migration, url)
         done = roll_back(target, ledger, stop=stop_on_signals())
         target.close()
         show(
@@ -123,15 +143,22 @@ def rollback_command(store: Store, *, migration: Migration = None, as_json: Json
 
 
 @quarantine_app.command("list")
-def quarantine_list(store: Store, *, migration: Migration = None, as_json: Json = False) -> None:
+def quarantine_list(
+    store: Store,
+    *,
+    graph: Graph = None,
+    vectors: Vectors = None,
+    migration: Migration = None,
+    as_json: Json = False,
+) -> None:
     """Lists what could not be moved.
 
     Example: memferry quarantine list copy.db
     """
 
     def work() -> int:
-        url, target = _open_existing(store)
-        ledger = _ledger(target, migration, url)
+        url, target = _open_existing(store, graph, vectors)
+        ledger = find_ledger(target, migration, url)
         rows = list(ledger.quarantined())
         if as_json:
             print_json(
@@ -151,6 +178,8 @@ def quarantine_show(
     store: Store,
     number: Annotated[str, typer.Argument(help="number from `quarantine list`")],
     *,
+    graph: Graph = None,
+    vectors: Vectors = None,
     migration: Migration = None,
 ) -> None:
     """Writes the raw bytes of a quarantined row to stdout.
@@ -159,8 +188,8 @@ def quarantine_show(
     """
 
     def work() -> int:
-        url, target = _open_existing(store)
-        for known, row in _ledger(target, migration, url).quarantined():
+        url, target = _open_existing(store, graph, vectors)
+        for known, row in find_ledger(target, migration, url).quarantined():
             if known == number:
                 sys.stdout.buffer.write(row.raw + b"\n")
                 return 0
@@ -178,6 +207,8 @@ def quarantine_retry(
     source: Annotated[
         str | None, typer.Option(metavar="SRC", help="read them again from here, and compare both ends afterwards")
     ] = None,
+    graph: Graph = None,
+    vectors: Vectors = None,
     migration: Migration = None,
 ) -> None:
     """Tries quarantined records again, once the reason has gone.
@@ -191,12 +222,17 @@ def quarantine_retry(
     """
 
     def work(progress: Shown) -> tuple[int, str | None]:
-        url, target = _open_existing(store)
+        halves = Halves(graph, vectors)
+        origin = store_url("SOURCE", source, halves=halves) if source else None
+        url = store_url("TARGET", store, halves=halves)
+        halves.done()
+        if not stores.has_ledger(url):
+            raise RefusedError("no-migration", f"{url.text} knows no migration", hint=stores.ledger_hint(url))
+        target = stores.open_target(url)
         try:
-            known = _ledger(target, migration, url).migration
+            known = find_ledger(target, migration, url).migration
         finally:
             target.close()
-        origin = store_url("SOURCE", source) if source else None
         with progress() as tell:
             done = retry(url, known, source_url=origin, progress=tell, stop=stop_on_signals())
         show(retried_text(done, url), as_json=talk.as_json)
@@ -208,14 +244,20 @@ def quarantine_retry(
 
 
 @app.command()
-def inspect(store: Store, *, as_json: Json = False) -> None:
+def inspect(
+    store: Store,
+    *,
+    graph: Graph = None,
+    vectors: Vectors = None,
+    as_json: Json = False,
+) -> None:
     """Says what is in a store, reading no more than counts.
 
     Example: memferry inspect agents.db
     """
 
     def work() -> int:
-        source = backends.open_source(store_url("SOURCE", store))
+        source = stores.open_source(_url("SOURCE", store, graph, vectors))
         streams = [{"stream": s.name, "rows": s.rows, "bytes": s.size_bytes} for s in source.streams()]
         if as_json:
             about = {"backend": source.backend, "profile": source.profile, "identity": source.identity}
@@ -237,7 +279,7 @@ def backends_command(*, as_json: Json = False) -> None:
     Example: memferry backends --json
     """
     if as_json:
-        print_json(backends.BACKENDS)
+        print_json(stores.BACKENDS)
     else:
-        for name, what in backends.BACKENDS.items():
+        for name, what in stores.BACKENDS.items():
             show(f"{name:<10} {what}", as_json=as_json)

@@ -7,6 +7,7 @@ from typing import Any
 from memferry.model import KINDS
 from memferry.phases.estimate import NOT_LOOKED_AT, QuickPlan, seconds
 from memferry.phases.migrate import Result
+from memferry.phases.parity import Parity
 from memferry.phases.plan import Plan
 from memferry.phases.quarantine import Retried
 from memferry.phases.status import Standing
@@ -116,6 +117,8 @@ def result_text(result: Result, target: StoreUrl) -> str:
         counts = result.verification.counts()
         lines += ["", "  " + ", ".join(f"{name} {value:,}" for name, value in counts.items())]
         lines += _findings(result)
+    if result.parity:
+        lines += ["", *_parity(result.parity)]
     for conflict in result.conflicts[:_SHOWN]:
         lines.append(f"  conflict  {conflict['kind']} {conflict['id']}: {conflict['reason']}, left as it is")
     for gap in result.plan.gaps:
@@ -141,6 +144,10 @@ def report_text(result: dict[str, Any]) -> str:
         booked = ", ".join(f"{name} {value:,}" for name, value in counts.items() if value)
         lines.append(f"  {kind:<12} {booked or 'none'}")
     lines.append("  " + ", ".join(f"{name} {value:,}" for name, value in (result["verify"] or {}).items()))
+    if (parity := result.get("parity")) and parity["samples"]:
+        lines.append(
+            f"  parity overlap {parity['overlap']:.3f}, recall@{parity['neighbours']} {parity['target_recall']:.3f}"
+        )
     lines += [f"  {f['what']} {f['kind']} {f['id']}" for f in result["findings"][:_SHOWN]]
     return "\n".join(lines)
 
@@ -155,6 +162,19 @@ def _findings(result: Result) -> list[str]:
     if len(findings) > _SHOWN:
         lines.append(f"  ... {len(findings) - _SHOWN} more, `--json` has them all")
     return lines
+
+
+def _parity(parity: Parity) -> list[str]:
+    if parity.overlap is None:
+        return ["  parity    no record has a dense vector, nothing was searched"]
+    k = parity.neighbours
+    lines = [
+        f"  parity    {parity.samples} searches, overlap {parity.overlap:.3f}",
+        f"            recall@{k}: source {parity.source_recall:.3f}, target {parity.target_recall:.3f}",
+    ]
+    for end, millis in (("source", parity.source_millis), ("target", parity.target_millis)):
+        lines.append(f"            {end} p50 {millis['p50']:.1f} ms, p95 {millis['p95']:.1f} ms")
+    return lines if parity.indexed else [*lines, "            an index was still being built"]
 
 
 def _short(value: str | None) -> str:

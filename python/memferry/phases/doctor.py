@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Final, Literal
 
 from memferry._native import EmbeddedStore
-from memferry.backends import open_source, read_ledger
 from memferry.backends.neo4j.connection import Connection
 from memferry.backends.qdrant.source import connect as connect_qdrant
 from memferry.backends.state import state_directory
 from memferry.errors import MemferryError, StoreError
 from memferry.phases.status import Standing, standings
+from memferry.stores import open_source, read_ledger
 from memferry.urls import StoreUrl
 
 __all__ = ["Check", "look_at_machine", "look_at_store"]
@@ -95,12 +95,11 @@ def look_at_store(url: StoreUrl) -> Iterator[Check]:
     def check(name: str, verdict: Verdict, detail: str, hint: str | None = None) -> Check:
         return Check(url.text, name, verdict, detail, hint)
 
-    if url.path is None:
-        yield from _encryption(url, check)
-        try:
-            yield from _server(url, check)
-        except MemferryError as error:
-            yield check("reach", "fail", f"{error.code}: {error}", error.hint)
+    servers = [half for half in (url.graph, url.vectors) if half] if url.backend == "hybrid" else [url]
+    for server in servers if url.path is None else []:
+        looked = [*_look_at_server(server)]
+        yield from looked
+        if any(one.verdict == "fail" for one in looked):
             return
     there = True
     try:
@@ -134,6 +133,17 @@ def look_at_store(url: StoreUrl) -> Iterator[Check]:
 
 
 Make = Callable[..., Check]
+
+
+def _look_at_server(url: StoreUrl) -> Iterator[Check]:
+    def check(name: str, verdict: Verdict, detail: str, hint: str | None = None) -> Check:
+        return Check(url.text, name, verdict, detail, hint)
+
+    yield from _encryption(url, check)
+    try:
+        yield from _server(url, check)
+    except MemferryError as error:
+        yield check("reach", "fail", f"{error.code}: {error}", error.hint)
 
 
 def _encryption(url: StoreUrl, check: Make) -> Iterator[Check]:

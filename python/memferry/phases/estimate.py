@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from memferry.backends import open_source
 from memferry.backends.api import Source
 from memferry.errors import RefusedError
 from memferry.model import Stream
+from memferry.stores import open_source
 from memferry.urls import StoreUrl
 
 __all__ = ["NOT_LOOKED_AT", "QuickPlan", "quick_plan", "seconds"]

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from memferry._native import Keys
-from memferry.backends import has_ledger, open_source, open_target
 from memferry.backends.api import Source, Target, as_foreign
 from memferry.errors import MemferryError, RefusedError
 from memferry.failpoints import failpoint
@@ -20,10 +19,12 @@ from memferry.ledger import Ledger, RangeState
 from memferry.model import Books, Outcome, Range
 from memferry.phases.copy import run_copy
 from memferry.phases.gather import Gathered, gathered_source
+from memferry.phases.parity import Parity, check_searchable, measure
 from memferry.phases.plan import Options, Plan, Progress, Stop, make_plan, migration_id
 from memferry.phases.reading import read_pages, read_stream
 from memferry.phases.verify import Verification, verify
 from memferry.retry import retrying
+from memferry.stores import has_ledger, open_source, open_target
 from memferry.urls import StoreUrl
 
 __all__ = ["Result", "migrate", "plan_only", "verify_only"]
@@ -46,6 +47,7 @@ class Result:
         conflicts: Target records left alone.
         elapsed_secs: Wall time.
         resumed: Whether an unfinished run was taken up.
+        parity: How searches on both ends compare, None where it was not asked for.
     """
 
     migration: str
@@ -57,6 +59,7 @@ class Result:
     conflicts: list[dict[str, str]] = field(default_factory=list)
     elapsed_secs: float = 0.0
     resumed: bool = False
+    parity: Parity | None = None
 
     @property
     def exit_code(self) -> int:
@@ -80,10 +83,16 @@ class Result:
             "elapsed_secs": round(self.elapsed_secs, 3),
             "records_per_sec": round(records / self.elapsed_secs, 1) if self.elapsed_secs else 0.0,
             "resumed": self.resumed,
+            "parity": self.parity.to_json() if self.parity else None,
         }
 
 
 def _same(left: StoreUrl, right: StoreUrl) -> bool:
+    """Whether a store, or a half of one, stands on both sides."""
+    return any(_same_part(one, other) for one in left.parts for other in right.parts)
+
+
+def _same_part(left: StoreUrl, right: StoreUrl) -> bool:
     if left.path is not None and right.path is not None:
         return left.path.resolve() == right.path.resolve()
     return (left.backend, left.host, left.port, left.name) == (right.backend, right.host, right.port, right.name)
@@ -149,6 +158,8 @@ def migrate(
     stop = stop or Stop()
     if _same(source_url, target_url):
         raise RefusedError("invalid", f"source and target are one store: {target_url.text}")
+    if options.parity:
+        check_searchable(source_url, target_url)
     # The first contact is not tried again: a wrong address is told at once.
     fresh_plan: Plan | None = None
     if has_ledger(target_url):
@@ -164,6 +175,9 @@ def migrate(
         retrying(lambda: ledger.acquire(target))
         try:
             result = _run(source, target, ledger, options, fresh_plan, progress, stop, approve, command)
+            if options.parity:
+                _search(result, source_url, target_url, source, options, progress, stop)
+                retrying(lambda: ledger.save_run(outcome=result.outcome))
             result.elapsed_secs = time.monotonic() - started
             retrying(lambda: ledger.save_report(json.dumps(result.to_json())))
         finally:
@@ -366,6 +380,21 @@ def judge(plan: Plan, books: Books, verification: Verification, options: Options
     return "proven" if unchanged else "matched_live"
 
 
+def _search(
+    result: Result,
+    source_url: StoreUrl,
+    target_url: StoreUrl,
+    source: Source,
+    options: Options,
+    progress: Progress,
+    stop: Stop | None,
+) -> None:
+    """Compares searches; what they come to changes the outcome only where a recall was asked for."""
+    result.parity = measure(source_url, target_url, source, options, progress=progress, stop=stop)
+    if not result.parity.reaches(options.min_recall):
+        result.outcome = "not_proven"
+
+
 def verify_only(
     source_url: StoreUrl,
     target_url: StoreUrl,
@@ -380,6 +409,8 @@ def verify_only(
         RefusedError: `no-migration`.
     """
     started = time.monotonic()
+    if options.parity:
+        check_searchable(source_url, target_url)
     if not has_ledger(target_url):
         raise RefusedError("no-migration", f"there is nothing at {target_url.text}")
     source, target = open_source(source_url), open_target(target_url, options.accept)
@@ -401,6 +432,8 @@ def verify_only(
         outcome = judge(plan, books, verification, options)
         dropped = any(gap.name in plan.accept for gap in plan.gaps)
         result = Result(plan.migration, outcome, not dropped, plan, books, verification, list(ledger.conflicts()))
+        if options.parity:
+            _search(result, source_url, target_url, source, options, progress, stop)
     finally:
         target.close()
         source.close()

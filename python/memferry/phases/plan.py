@@ -57,6 +57,8 @@ class Options:
         parallelism: Ranges at a time.
         source_frozen: The user's word that the source does not change, for stores that give no witness.
         limits: Bounds of a page.
+        parity: How many searches both ends are asked for comparison, after the proof; 0 for none.
+        min_recall: Not proven if the target finds less than this share of the nearest neighbours.
     """
 
     accept: tuple[str, ...] = ()
@@ -68,6 +70,8 @@ class Options:
     parallelism: int = 2
     source_frozen: bool = False
     limits: Limits = field(default_factory=Limits)
+    parity: int = 0
+    min_recall: float | None = None
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from memferry.backends import has_ledger
 from memferry.errors import RefusedError
 from memferry.phases.plan import Plan
+from memferry.stores import has_ledger
 from memferry.urls import StoreUrl
 
 __all__ = ["PLAN_FILE_FORMAT", "SavedPlan"]

@@ -10,7 +10,6 @@ from itertools import islice
 from typing import Any, Final
 
 from memferry._native import Batch, Keys, Mapper, classify
-from memferry.backends import open_source, open_target
 from memferry.backends.api import Source, Target
 from memferry.backends.jsonl import JsonlTarget
 from memferry.errors import RefusedError
@@ -22,6 +21,7 @@ from memferry.phases.plan import Options, Plan, Progress, Stop, migration_id
 from memferry.phases.reading import read_stream
 from memferry.profiles import load_mapper
 from memferry.retry import retrying
+from memferry.stores import open_source, open_target
 from memferry.urls import StoreUrl
 
 __all__ = ["Retried", "retry"]

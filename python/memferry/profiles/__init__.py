@@ -22,13 +22,14 @@ def profile_names(shape: str) -> list[str]:
     return sorted(name.removesuffix(ending) for name in names if name.endswith(ending))
 
 
-def load_mapper(profile: str, shape: str, *, gathering: bool = False) -> Mapper:
+def load_mapper(profile: str, shape: str, *, gathering: bool = False, filling: bool = True) -> Mapper:
     """Loads a profile's mapper for a shape.
 
     Args:
         profile: Name of the profile.
         shape: What the store's rows are.
         gathering: Leave lists within their record, for a target whose observations live inside their entity.
+        filling: Write what the system expects beside its data; not to put a record back as it was.
 
     Raises:
         RefusedError: `profile`, when there is none.
@@ -37,6 +38,9 @@ def load_mapper(profile: str, shape: str, *, gathering: bool = False) -> Mapper:
     if profile not in known:
         raise RefusedError("profile", f"no profile `{profile}` for {shape} stores, allowed: {', '.join(known)}")
     text = files(__name__).joinpath(f"{profile}-{shape}.json").read_text("utf-8")
+    table = json.loads(text)
     # Documents are plain JSON unless the profile is ours; every other shape hands over canonical text.
-    escaped = shape != "document" or bool(json.loads(text).get("escaped"))
-    return Mapper(text, escaped, gathering=gathering)
+    escaped = shape != "document" or bool(table.get("escaped"))
+    if not filling:
+        table["kinds"] = [{key: value for key, value in kind.items() if key != "fill"} for kind in table["kinds"]]
+    return Mapper(json.dumps(table), escaped, gathering=gathering)

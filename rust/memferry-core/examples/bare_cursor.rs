@@ -1,6 +1,6 @@
 //! The anchor of the reading benchmark: a bare cursor over every column, beside our own page loop, in one process.
 //!
-//! `cargo run --release --example bare_cursor STORE` prints two lines of `name rows_per_sec`.
+//! `cargo run --release --example bare_cursor STORE` prints lines of `name rows_per_sec rows_per_cpu_sec`.
 
 use std::path::Path;
 use std::time::Instant;
@@ -54,16 +54,28 @@ fn ours(path: &str) -> Result<u64> {
     }
 }
 
+/// Seconds that this thread was on a processor.
+fn cpu_secs() -> Result<f64> {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat")?;
+    let nanos = text.split(' ').next().and_then(|word| word.parse::<f64>().ok());
+    Ok(nanos.ok_or_else(|| Error::invalid("no schedstat"))? / 1e9)
+}
+
 fn main() -> Result<()> {
-    let path = std::env::args().nth(1).ok_or_else(|| Error::invalid("usage: bare_cursor STORE"))?;
+    let path = std::env::args().nth(1).ok_or_else(|| Error::invalid("usage: bare_cursor STORE [bare|memferry]"))?;
+    let only = std::env::args().nth(2);
     for round in 0..4 {
         for (name, run) in [("bare", bare as fn(&str) -> Result<u64>), ("memferry", ours)] {
-            let began = Instant::now();
-            let rows = run(&path)?;
+            if only.as_deref().is_some_and(|only| only != name) {
+                continue;
+            }
+            let (began, cpu) = (Instant::now(), cpu_secs()?);
+            let rows = run(&path)? as f64;
+            let cpu = cpu_secs()? - cpu;
             if round > 0 {
                 #[expect(clippy::print_stdout, reason = "the answer of a benchmark")]
                 {
-                    println!("{name} {:.0}", rows as f64 / began.elapsed().as_secs_f64());
+                    println!("{name} {:.0} {:.0}", rows / began.elapsed().as_secs_f64(), rows / cpu);
                 }
             }
         }

@@ -1,10 +1,12 @@
 //! Records, digests, mapping and stores of memferry. No Python here; `memferry-py` binds this crate.
 
+mod canonical;
 pub mod digest;
 pub mod embedded;
 pub mod error;
 pub mod gaps;
 pub mod gather;
+pub mod halves;
 mod hashes;
 pub mod jsonl;
 pub mod keys;

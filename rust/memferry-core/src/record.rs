@@ -7,12 +7,12 @@
 use std::sync::{Arc, LazyLock};
 
 use arrow_array::builder::{
-    BinaryBuilder, BooleanBuilder, FixedSizeBinaryBuilder, Float64Builder, Int64Builder, ListBuilder, StringBuilder,
-    UInt8Builder, UInt32Builder,
+    ArrayBuilder, BinaryBuilder, BooleanBuilder, FixedSizeBinaryBuilder, Float64Builder, Int64Builder, ListBuilder,
+    PrimitiveBuilder, StringBuilder, UInt8Builder, UInt32Builder,
 };
 use arrow_array::{
-    Array, ArrayRef, BinaryArray, BooleanArray, FixedSizeBinaryArray, Float64Array, Int64Array, ListArray, RecordBatch,
-    StringArray, StructArray, UInt8Array, UInt32Array,
+    Array, ArrayRef, ArrowPrimitiveType, BinaryArray, BooleanArray, FixedSizeBinaryArray, Float64Array, Int64Array,
+    ListArray, RecordBatch, StringArray, StructArray, UInt8Array, UInt32Array,
 };
 use arrow_buffer::{NullBuffer, OffsetBuffer};
 use arrow_schema::{DataType, Field, Fields, Schema, SchemaRef};
@@ -368,6 +368,30 @@ impl<'a> VectorsView<'a> {
     }
 }
 
+/// A column that is mostly null: rows without a value are only counted until one has a value, or the batch ends.
+trait Sparse: ArrayBuilder {
+    fn nulls(&mut self, count: usize);
+
+    /// Brings the column to `rows` rows.
+    fn fill(&mut self, rows: usize) {
+        if self.len() < rows {
+            self.nulls(rows - self.len());
+        }
+    }
+}
+
+impl Sparse for StringBuilder {
+    fn nulls(&mut self, count: usize) {
+        self.append_nulls(count);
+    }
+}
+
+impl<T: ArrowPrimitiveType> Sparse for PrimitiveBuilder<T> {
+    fn nulls(&mut self, count: usize) {
+        self.append_nulls(count);
+    }
+}
+
 /// Builds a canonical batch.
 pub struct RecordBuilder {
     kinds: UInt8Builder,
@@ -426,20 +450,36 @@ impl RecordBuilder {
         for vector in &r.vectors {
             vector.check()?;
         }
+        let row = self.len();
         self.kinds.append_value(r.kind as u8);
         self.keys.append_option(r.key);
         self.ids.append_value(r.id);
         for (builder, text) in self.texts.iter_mut().zip(r.texts) {
-            builder.append_option(text);
-            self.bytes += text.map_or(0, str::len);
+            if let Some(text) = text {
+                builder.fill(row);
+                builder.append_value(text);
+                self.bytes += text.len();
+            }
         }
         for ((micros, text), time) in self.times.iter_mut().zip(r.times) {
-            micros.append_option(time.micros);
-            text.append_option(time.text);
+            if let Some(value) = time.micros {
+                micros.fill(row);
+                micros.append_value(value);
+            }
+            if let Some(value) = time.text {
+                text.fill(row);
+                text.append_value(value);
+            }
         }
-        self.versions.append_option(r.version);
+        if let Some(version) = r.version {
+            self.versions.fill(row);
+            self.versions.append_value(version);
+        }
         for (builder, score) in self.scores.iter_mut().zip(r.scores) {
-            builder.append_option(score);
+            if let Some(score) = score {
+                builder.fill(row);
+                builder.append_value(score);
+            }
         }
         if let Some(tags) = &r.tags {
             for tag in tags {
@@ -464,17 +504,23 @@ impl RecordBuilder {
 
     /// The finished batch.
     pub fn finish(mut self) -> Result<RecordBatch> {
+        let rows = self.len();
         let mut columns: Vec<ArrayRef> =
             vec![Arc::new(self.kinds.finish()), Arc::new(self.keys.finish()), Arc::new(self.ids.finish())];
         for builder in &mut self.texts {
+            builder.fill(rows);
             columns.push(Arc::new(builder.finish()));
         }
         for (micros, text) in &mut self.times {
+            micros.fill(rows);
+            text.fill(rows);
             columns.push(Arc::new(micros.finish()));
             columns.push(Arc::new(text.finish()));
         }
+        self.versions.fill(rows);
         columns.push(Arc::new(self.versions.finish()));
         for builder in &mut self.scores {
+            builder.fill(rows);
             columns.push(Arc::new(builder.finish()));
         }
         columns.push(Arc::new(self.tags.finish()));

@@ -361,7 +361,7 @@ fn number_of_text(text: String) -> Option<Value> {
 }
 
 /// Sorts a JSON number into integer, double or text: the first that holds exactly the decimal that was written.
-fn number(text: &str) -> std::result::Result<Value, String> {
+pub(crate) fn number(text: &str) -> std::result::Result<Value, String> {
     if text.bytes().all(|b| b.is_ascii_digit() || b == b'-') {
         return Ok(if text == "-0" {
             Value::Float(-0.0)

@@ -102,14 +102,23 @@ impl EmbeddedStore {
         self.with(py, Store::abort)
     }
 
-    #[pyo3(signature = (records, *, marker=None, fresh=false))]
-    fn write(&self, py: Python<'_>, records: &Batch, marker: Option<&str>, fresh: bool) -> PyRes<Vec<usize>> {
-        self.with(py, |store| store.write(&records.inner, marker, fresh))
+    /// `indexed` keeps the text index in step; without it the caller marks the index as behind.
+    #[pyo3(signature = (records, *, marker=None, fresh=false, indexed=false))]
+    fn write(
+        &self,
+        py: Python<'_>,
+        records: &Batch,
+        marker: Option<&str>,
+        fresh: bool,
+        indexed: bool,
+    ) -> PyRes<Vec<usize>> {
+        self.with(py, |store| store.write(&records.inner, marker, fresh, indexed))
     }
 
-    fn delete(&self, py: Python<'_>, kind: &str, ids: Vec<String>) -> PyRes<u64> {
+    #[pyo3(signature = (kind, ids, *, indexed=false))]
+    fn delete(&self, py: Python<'_>, kind: &str, ids: Vec<String>, indexed: bool) -> PyRes<u64> {
         let kind = Kind::parse(kind)?;
-        self.with(py, |store| store.delete(kind, &borrowed(&ids)))
+        self.with(py, |store| store.delete(kind, &borrowed(&ids), indexed))
     }
 
     fn ledger_put(&self, py: Python<'_>, migration: &str, key: &str, value: &str) -> PyRes<()> {
@@ -188,12 +197,21 @@ impl EmbeddedStore {
         self.with(py, Store::quick_check)
     }
 
-    fn search_text(&self, py: Python<'_>, kind: &str, words: &str, limit: usize) -> PyRes<Vec<(String, f64)>> {
+    #[pyo3(signature = (kind, words, limit, *, scope=vec![]))]
+    fn search_text(
+        &self,
+        py: Python<'_>,
+        kind: &str,
+        words: &str,
+        limit: usize,
+        scope: Vec<(String, String)>,
+    ) -> PyRes<Vec<(String, f64)>> {
         let kind = Kind::parse(kind)?;
-        let hits = self.with(py, |store| store.search_text(kind, words, limit))?;
+        let hits = self.with(py, |store| store.search_text(kind, words, limit, &scope))?;
         Ok(hits.into_iter().map(|hit| (hit.id, hit.score)).collect())
     }
 
+    #[pyo3(signature = (kind, name, query, limit, *, scope=vec![]))]
     fn search_vector(
         &self,
         py: Python<'_>,
@@ -201,9 +219,10 @@ impl EmbeddedStore {
         name: &str,
         query: Vec<f32>,
         limit: usize,
+        scope: Vec<(String, String)>,
     ) -> PyRes<Vec<(String, f64)>> {
         let kind = Kind::parse(kind)?;
-        let hits = self.with(py, |store| store.search_vector(kind, name, &query, limit))?;
+        let hits = self.with(py, |store| store.search_vector(kind, name, &query, limit, &scope))?;
         Ok(hits.into_iter().map(|hit| (hit.id, hit.score)).collect())
     }
 }

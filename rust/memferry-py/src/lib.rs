@@ -7,6 +7,7 @@ mod batch;
 mod embedded;
 mod error;
 mod gather;
+mod halves;
 mod jsonl;
 mod mapper;
 mod qdrant;
@@ -22,6 +23,8 @@ mod _native {
     use crate::error::error_codes;
     #[pymodule_export]
     use crate::gather::{Spill, gathered};
+    #[pymodule_export]
+    use crate::halves::{join_halves, owned_points, split_halves};
     #[pymodule_export]
     use crate::jsonl::{JsonlIndex, JsonlPart, JsonlReader, jsonl_align, jsonl_concatenate};
     #[pymodule_export]

@@ -64,8 +64,12 @@ def _indexes() -> dict[str, tuple[str, str]]:
     return found
 
 
+def _index_name(kind: str, property_name: str) -> str:
+    return f"memferry_{kind}_{slug(property_name)}"
+
+
 def _vector_index(kind: str, property_name: str, dim: int) -> tuple[str, tuple[str, str]]:
-    name = f"memferry_{kind}_{slug(property_name)}"
+    name = _index_name(kind, property_name)
     text = (
         f"CREATE VECTOR INDEX {quoted(name)} IF NOT EXISTS FOR {_element(kind)} ON (n.{quoted(property_name)}) "
         f"OPTIONS {{indexConfig: {{`vector.dimensions`: {dim:d}, `vector.similarity_function`: 'cosine'}}}}"
@@ -107,6 +111,26 @@ class Schema:
             name, made = _vector_index(said["kind"], said["property"], said["dim"])
             wanted[name] = made
         self._make(migration, documents, wanted)
+
+    def make_for_application(self, vectors: dict[tuple[str, str], int]) -> set[str]:
+        """Constraints and indexes for an application: nobody's to drop. Their names.
+
+        Args:
+            vectors: Dimensions by kind and property.
+        """
+        wanted = {**_constraints(), **_indexes()}
+        wanted |= dict(_vector_index(kind, name, dim) for (kind, name), dim in vectors.items())
+        there = self._names()
+        for name, (_, text) in wanted.items():
+            if name not in there:
+                self._connection.write(text)
+        self._await(list(wanted))
+        return set(wanted)
+
+    @staticmethod
+    def vector_index(kind: str, property_name: str) -> str:
+        """Name of the index over a vector property."""
+        return _index_name(kind, property_name)
 
     @staticmethod
     def note_vector(migration: str, documents: Documents, kind: str, property_name: str, dim: int) -> None:

@@ -65,7 +65,7 @@ class Neo4jTarget:
             self.close()
             raise
 
-    def source(self) -> Neo4jSource:
+    def source(self) -> Neo4jSource | None:
         """The same store, to be read."""
         return TargetSource(self._url, self._connection)
 

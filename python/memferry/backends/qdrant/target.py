@@ -21,25 +21,37 @@ from memferry.model import Quarantined, Range, VectorSpec
 from memferry.profiles import load_mapper
 from memferry.urls import StoreUrl
 
-__all__ = ["QdrantTarget"]
+__all__ = ["NAMESPACE", "QdrantTarget", "stored_name"]
 
 NAMESPACE: Final = str(uuid.uuid5(uuid.NAMESPACE_URL, "https://memferry.dev/point"))
 """Namespace of the UUIDs under which ids are filed that Qdrant cannot hold."""
 
 
-def _stored(name: str) -> str:
+def stored_name(name: str) -> str:
     """Name of a vector in a native collection, see `docs/profiles.md`."""
     return name or "default"
 
 
 class QdrantTarget:
-    """One collection, made where there is none; one that is there is checked, never made anew."""
+    """One collection, made where there is none; one that is there is checked, never made anew.
+
+    Args:
+        url: The store.
+        accepted: Gaps that may be dropped.
+        documents: Where the ledger is kept instead of in a companion collection.
+    """
 
     backend = "qdrant"
     resume: Literal["page", "range"] = "page"
     ordered = False
 
-    def __init__(self, url: StoreUrl, accepted: tuple[str, ...] = (), scratch: Path | None = None) -> None:
+    def __init__(
+        self,
+        url: StoreUrl,
+        accepted: tuple[str, ...] = (),
+        scratch: Path | None = None,
+        documents: Documents | None = None,
+    ) -> None:
         self._url = url
         self._store = connect(url)
         self._mapper: Mapper = load_mapper(url.profile, "point")
@@ -50,7 +62,8 @@ class QdrantTarget:
         self.identity = identity_of(url)
         # Nothing of ours goes into another system's collection, nor beside it.
         self._state = None if self.native else State(self.identity, scratch)
-        self.documents: Documents = self._state.documents if self._state else QdrantDocuments(self._store, url.name)
+        known = self._state.documents if self._state else documents
+        self.documents: Documents = known or QdrantDocuments(self._store, url.name)
         self._info: dict[str, Any] | None = None
         if self._store.exists(url.name):
             self._info = json.loads(self._store.info(url.name))
@@ -88,6 +101,9 @@ class QdrantTarget:
             if self.native:
                 self._store.create_payload_index(name, "kind", "keyword")
         self._info = info
+        self._check(info, wanted)
+
+    def _check(self, info: dict[str, Any], wanted: list[dict[str, Any]]) -> None:
         there = {v["name"]: v for v in info["vectors"]}
         for spec in wanted:
             have = there.get(spec["name"])
@@ -95,7 +111,7 @@ class QdrantTarget:
                 got = f"{have['kind']} of dimension {have['dim']}" if have else "none of that name"
                 raise RefusedError(
                     "refused",
-                    f"collection {self._url.name}: the source has vectors `{spec['name']}`, {spec['kind']} of "
+                    f"collection {self._url.name}: there are vectors `{spec['name']}` to write, {spec['kind']} of "
                     f"dimension {spec['dim']}; the collection has {got}",
                     hint="name another collection; one that is there is never made anew",
                 )
@@ -111,7 +127,7 @@ class QdrantTarget:
     def _wanted(self, vectors: tuple[VectorSpec, ...]) -> list[dict[str, Any]]:
         wanted: dict[str, dict[str, Any]] = {}
         for spec in vectors:
-            name = _stored(spec.name) if self.native else spec.name
+            name = stored_name(spec.name) if self.native else spec.name
             entry = {"name": name, "kind": spec.kind, "dim": spec.dim}
             if spec.kind != "sparse":
                 entry["distance"] = self._url.distance
@@ -140,7 +156,7 @@ class QdrantTarget:
         if cosine is None and self._url.distance != "cosine":
             cosine = set()
         names = sorted({name for name, kind, _, _ in records.vector_specs() if kind != 1})
-        chosen = [n for n in names if cosine is None or (_stored(n) if self.native else n) in cosine]
+        chosen = [n for n in names if cosine is None or (stored_name(n) if self.native else n) in cosine]
         return normalize_vectors(records, chosen) if chosen else records
 
     def _encode(self, records: Batch, marker: str | None = None) -> tuple[Batch, list[int], list[Quarantined]]:
@@ -206,7 +222,8 @@ class QdrantTarget:
 
     def restore(self, records: Batch) -> None:
         """See `memferry.backends.api.Target`."""
-        raw, _, _, _ = self._mapper.encode(records, namespace=NAMESPACE)
+        exact = load_mapper(self.profile, "point", filling=False)
+        raw, _, _, _ = exact.encode(records, namespace=NAMESPACE)
         if self._state:
             self._state.release(self._mapper.decode(raw)[0])
         self._store.upsert(self._url.name, raw)

@@ -19,6 +19,9 @@ use crate::record::{Kind, RecordView};
 const FORMAT: &str = "1";
 const FORMAT_KEY: &str = "journal_format";
 
+const CONFIRM: &str =
+    "UPDATE memferry_journal SET digest = ?4, pending = NULL WHERE kind = ?1 AND id = ?2 AND migration = ?3";
+
 /// One line of the journal.
 struct Line {
     migration: String,
@@ -30,6 +33,14 @@ impl Line {
     fn wrote(&self, now: [u8; 16]) -> bool {
         self.pending == Some(now) || self.digest == Some(now)
     }
+}
+
+/// Who wrote a record.
+struct Writer<'a> {
+    migration: &'a str,
+    digest: [u8; 16],
+    /// The write was intended, and now it is seen that it was done.
+    done: bool,
 }
 
 impl Store {
@@ -78,11 +89,7 @@ impl Store {
 
     /// Says that these records are in the target.
     pub fn journal_confirm(&self, records: &RecordBatch, migration: &str) -> Result<()> {
-        self.each(
-            records,
-            "UPDATE memferry_journal SET digest = ?4, pending = NULL WHERE kind = ?1 AND id = ?2 AND migration = ?3",
-            migration,
-        )
+        self.each(records, CONFIRM, migration)
     }
 
     /// Says that everything `migration` intended is in the target.
@@ -102,21 +109,33 @@ impl Store {
         let mut find = self.conn.prepare_cached(
             "SELECT migration, digest, pending FROM memferry_journal WHERE kind = ?1 AND id = ?2 ORDER BY seq DESC",
         )?;
+        let mut done = Vec::new();
         for r in view.iter() {
             let lines = find.query_map((r.kind as u8, r.id), |row| {
                 Ok(Line { migration: row.get(0)?, digest: row.get(1)?, pending: row.get(2)? })
             })?;
             let lines = lines.collect::<std::result::Result<Vec<_>, _>>()?;
-            match marker(&lines, || digest(&r, &mut scratch).to_be_bytes()) {
-                Some((migration, digest)) => {
-                    migrations.append_value(migration);
-                    written.append_value(digest)?;
+            let writer = writer(&lines, || digest(&r, &mut scratch).to_be_bytes());
+            migrations.append_option(writer.as_ref().map(|w| w.migration));
+            match writer {
+                Some(writer) => {
+                    written.append_value(writer.digest)?;
+                    if writer.done {
+                        done.push((r.kind as u8, r.id, writer.migration.to_owned(), writer.digest));
+                    }
                 }
-                None => {
-                    migrations.append_null();
-                    written.append_null();
-                }
+                None => written.append_null(),
             }
+        }
+        // Noted before the next intention takes its place.
+        if !done.is_empty() {
+            self.atomically(|| {
+                let mut confirm = self.conn.prepare_cached(CONFIRM)?;
+                for (kind, id, migration, digest) in &done {
+                    confirm.execute((kind, id, migration, digest))?;
+                }
+                Ok(())
+            })?;
         }
         let mut columns = records.columns().to_vec();
         columns.truncate(columns.len() - 2);
@@ -168,19 +187,20 @@ impl Store {
 }
 
 /// Who wrote a record that is now there with the digest `now`; the latest line comes first.
-fn marker(lines: &[Line], now: impl FnOnce() -> [u8; 16]) -> Option<(&str, [u8; 16])> {
+fn writer(lines: &[Line], now: impl FnOnce() -> [u8; 16]) -> Option<Writer<'_>> {
     if lines.is_empty() {
         return None;
     }
     let now = now();
     // Whose digest it has, wrote it: also after a rollback put back what an earlier migration had written.
-    let line = lines.iter().find(|line| line.wrote(now));
-    let found = match line {
-        Some(line) => (line.migration.as_str(), now),
-        None => lines.iter().find_map(|line| line.digest.map(|digest| (line.migration.as_str(), digest)))?,
+    let found = match lines.iter().find(|line| line.wrote(now)) {
+        Some(line) => Writer { migration: &line.migration, digest: now, done: line.digest != Some(now) },
+        None => lines
+            .iter()
+            .find_map(|line| line.digest.map(|digest| Writer { migration: &line.migration, digest, done: false }))?,
     };
     // Nobody wrote what a rollback put back.
-    (!found.0.is_empty()).then_some(found)
+    (!found.migration.is_empty()).then_some(found)
 }
 
 #[cfg(test)]
@@ -223,8 +243,11 @@ mod tests {
         store.journal_intend(&batch("new"), "m1").unwrap();
         assert_eq!(None, marked(&store, "theirs"));
         assert_eq!(ours("m1", true), marked(&store, "new"));
-        store.journal_confirm(&batch("new"), "m1").unwrap();
+        // Seen to be there, it is ours for good, confirmed or not.
+        store.journal_intend(&batch("never written"), "m1").unwrap();
+        assert_eq!(ours("m1", true), marked(&store, "new"));
         assert_eq!(ours("m1", false), marked(&store, "theirs"));
+        store.journal_confirm(&batch("new"), "m1").unwrap();
         store.journal_intend(&batch("newer"), "m1").unwrap();
         assert_eq!(ours("m1", true), marked(&store, "new"));
         assert_eq!(ours("m1", true), marked(&store, "newer"));

@@ -1,17 +1,22 @@
 //! Reading records in pages by `seq`, and by id.
 
+use std::fmt::Write as _;
+use std::sync::LazyLock;
+
 use arrow_array::RecordBatch;
+use jiter::{Jiter, Peek};
 use rusqlite::types::ValueRef;
 use rusqlite::{Row, Statement, ToSql};
 
 use super::Store;
-use super::schema::{VECTORS_PER_RECORD, column_list};
+use super::schema::{COLUMNS, VECTORS_PER_RECORD, column_list};
+use crate::canonical::is_canonical_object;
 use crate::error::{Error, Result};
 use crate::raw::Quarantined;
 use crate::record::{
     Kind, RecordBuilder, RecordRef, SCORE_FIELDS, TEXT_FIELDS, TIME_FIELDS, Tags, TimeRef, VectorKind, VectorRef,
 };
-use crate::value::{Value, parse_canonical_f64};
+use crate::value::{NATIVE_DEPTH, Value, parse_canonical_f64};
 
 /// Records of one page.
 pub struct Page {
@@ -119,15 +124,15 @@ fn push_row(
     builder: &mut RecordBuilder,
     quarantined: &mut Vec<Quarantined>,
 ) -> Result<()> {
-    arena.clear();
+    arena.start(seq);
     let vectors = match cursor {
         Some(cursor) => cursor.collect(seq, arena),
         None => Ok(()),
     };
-    let key = seq.to_string();
-    let mut scratch = Scratch::default();
     let pushed = match vectors {
-        Ok(()) => record(kind, &key, row, &mut scratch, arena)
+        Ok(()) => arena
+            .add_tags(row)
+            .and_then(|()| record(kind, row, arena))
             .and_then(|r| builder.push(&r).map_err(|e| Bad("bad-vector", e.message))),
         Err(VectorError::Row(bad)) => Err(bad),
         Err(VectorError::Store(e)) => return Err(e),
@@ -135,7 +140,7 @@ fn push_row(
     if let Err(Bad(reason, message)) = pushed {
         quarantined.push(Quarantined {
             id: row.get::<_, String>(1).ok(),
-            key,
+            key: arena.key.clone(),
             kind: Some(kind.as_str()),
             reason,
             message,
@@ -145,11 +150,8 @@ fn push_row(
     Ok(())
 }
 
-/// Owned parts of a row that the record borrows.
-#[derive(Default)]
-struct Scratch {
-    tags: Vec<String>,
-}
+/// Place of the column `tags`; the ones behind it follow.
+static TAGS: LazyLock<usize> = LazyLock::new(|| COLUMNS.iter().position(|name| name == "tags").unwrap_or(0) + 1);
 
 fn text<'r>(row: &'r Row<'_>, column: usize, name: &str) -> RowResult<Option<&'r str>> {
     match row.get_ref(column) {
@@ -171,16 +173,10 @@ fn integer(row: &Row<'_>, column: usize, name: &str) -> RowResult<Option<i64>> {
     }
 }
 
-fn record<'a>(
-    kind: Kind,
-    key: &'a str,
-    row: &'a Row<'_>,
-    scratch: &'a mut Scratch,
-    arena: &'a Arena,
-) -> RowResult<RecordRef<'a>> {
+fn record<'a>(kind: Kind, row: &'a Row<'_>, arena: &'a Arena) -> RowResult<RecordRef<'a>> {
     let id = text(row, 1, "id")?.ok_or_else(|| Bad("no-id", "column id is null".to_owned()))?;
     let mut r = RecordRef::new(kind, id);
-    r.key = Some(key);
+    r.key = Some(&arena.key);
     let mut column = 2;
     for (slot, name) in r.texts.iter_mut().zip(TEXT_FIELDS) {
         *slot = text(row, column, name)?;
@@ -202,37 +198,20 @@ fn record<'a>(
         };
         column += 1;
     }
-    let tags = text(row, column, "tags")?;
-    if let Some(json) = tags {
-        scratch.tags =
-            parse_tags(json).ok_or_else(|| Bad("bad-type", "column tags: not a list of texts".to_owned()))?;
-    }
     if let Some(extra) = text(row, column + 1, "extra")? {
-        r.extra = extra;
-        if !matches!(Value::from_canonical(extra), Ok(v @ Value::Map(_)) if v.to_canonical() == extra) {
+        // One level less than a native document, so that every backend can hold what this one holds.
+        if !is_canonical_object(extra, NATIVE_DEPTH - 1) {
             return Err(Bad("bad-type", "column extra: not an object in canonical text".to_owned()));
         }
+        r.extra = extra;
     }
     r.marker_migration = text(row, column + 2, "marker_migration")?;
     if let Ok(ValueRef::Blob(blob)) = row.get_ref(column + 3) {
         r.marker_digest = blob.try_into().ok();
     }
-    r.tags = tags.is_some().then(|| scratch.tags.iter().map(String::as_str).collect::<Tags<'_>>());
+    r.tags = arena.tags();
     r.vectors = arena.vectors().collect();
     Ok(r)
-}
-
-fn parse_tags(json: &str) -> Option<Vec<String>> {
-    match Value::from_canonical(json).ok()? {
-        Value::List(items) => items
-            .into_iter()
-            .map(|item| match item {
-                Value::Text(text) => Some(text),
-                _ => None,
-            })
-            .collect(),
-        _ => None,
-    }
 }
 
 /// The row as an object, for the quarantine.
@@ -257,11 +236,13 @@ fn row_text(row: &Row<'_>, arena: &Arena) -> Result<Vec<u8>> {
     Ok(Value::Map(map).to_canonical().into_bytes())
 }
 
-/// Vectors of the row at hand; buffers are kept from row to row.
+/// What the row at hand cannot lend as it is: key, tags, vectors. Buffers are kept from row to row.
 #[derive(Default)]
 struct Arena {
+    key: String,
     bytes: Vec<u8>,
     entries: Vec<Entry>,
+    tags: Option<Vec<std::ops::Range<usize>>>,
 }
 
 struct Entry {
@@ -275,9 +256,37 @@ struct Entry {
 }
 
 impl Arena {
-    fn clear(&mut self) {
+    fn start(&mut self, seq: i64) {
+        self.key.clear();
+        write!(self.key, "{seq}").unwrap_or_default();
         self.bytes.clear();
         self.entries.clear();
+        self.tags = None;
+    }
+
+    /// Reads the list of texts that the tags are kept as.
+    fn add_tags(&mut self, row: &Row<'_>) -> RowResult<()> {
+        let Some(json) = text(row, *TAGS, "tags")? else { return Ok(()) };
+        let mut tags = Vec::new();
+        let mut read = || -> Option<()> {
+            let mut json = Jiter::new(json.as_bytes());
+            let mut next = json.next_array().ok()?;
+            while let Some(peek) = next {
+                if peek != Peek::String {
+                    return None;
+                }
+                tags.push(self.add(json.known_str().ok()?.as_bytes()));
+                next = json.array_step().ok()?;
+            }
+            json.finish().ok()
+        };
+        read().ok_or_else(|| Bad("bad-type", "column tags: not a list of texts".to_owned()))?;
+        self.tags = Some(tags);
+        Ok(())
+    }
+
+    fn tags(&self) -> Option<Tags<'_>> {
+        self.tags.as_ref().map(|tags| tags.iter().map(|tag| self.text(tag)).collect())
     }
 
     fn add(&mut self, bytes: &[u8]) -> std::ops::Range<usize> {

@@ -18,6 +18,27 @@ struct Statements<'s> {
     update: Statement<'s>,
     drop_vectors: Statement<'s>,
     insert_vector: Statement<'s>,
+    index: TextIndex<'s>,
+}
+
+/// Keeps the text index in step, row by row. `None`: it is behind anyway, or about to be marked so.
+struct TextIndex<'s>(Option<(Statement<'s>, Statement<'s>)>);
+
+impl TextIndex<'_> {
+    /// Before a row is changed: the index needs the old texts to forget them.
+    fn forget(&mut self, seq: i64) -> Result<()> {
+        if let Some((forget, _)) = &mut self.0 {
+            forget.execute([seq])?;
+        }
+        Ok(())
+    }
+
+    fn learn(&mut self, seq: i64) -> Result<()> {
+        if let Some((_, learn)) = &mut self.0 {
+            learn.execute([seq])?;
+        }
+        Ok(())
+    }
 }
 
 impl Store {
@@ -25,8 +46,9 @@ impl Store {
     ///
     /// `marker`: the migration that writes; `None` leaves marker columns as the batch has them.
     /// `fresh`: no record of the batch is there yet, so none is looked for.
+    /// `indexed`: the text index is kept in step; else the caller marks it as behind.
     /// The rows with more vectors than fit come back; they are not written.
-    pub fn write(&self, records: &RecordBatch, marker: Option<&str>, fresh: bool) -> Result<Vec<usize>> {
+    pub fn write(&self, records: &RecordBatch, marker: Option<&str>, fresh: bool, indexed: bool) -> Result<Vec<usize>> {
         let view = RecordView::new(records)?;
         let mut scratch = Vec::new();
         let mut refused = Vec::new();
@@ -34,7 +56,7 @@ impl Store {
             if !(0..view.len()).any(|row| view.kind(row) == kind) {
                 continue;
             }
-            let mut statements = self.statements(kind)?;
+            let mut statements = self.statements(kind, indexed)?;
             let mut next = self.bounds(kind)?.map_or(1, |(_, high)| high + 1);
             for (row, r) in view.iter().enumerate().filter(|(_, r)| r.kind == kind) {
                 if r.vectors.len() as i64 > VECTORS_PER_RECORD {
@@ -52,24 +74,32 @@ impl Store {
                 if known.is_none() {
                     next += 1;
                 }
+                if known.is_some() {
+                    statements.index.forget(seq)?;
+                }
                 write_row(&mut statements, seq, known.is_some(), &r, marker, digest)
                     .map_err(|e| e.at(format!("{} {:?}", kind.as_str(), r.id)))?;
+                statements.index.learn(seq)?;
             }
         }
         Ok(refused)
     }
 
-    /// Deletes records of `kind`; how many were there.
-    pub fn delete(&self, kind: Kind, ids: &[&str]) -> Result<u64> {
+    /// Deletes records of `kind`; how many were there. `indexed` as in [`Store::write`].
+    pub fn delete(&self, kind: Kind, ids: &[&str], indexed: bool) -> Result<u64> {
         let table = kind.as_str();
-        let mut find = self.conn.prepare_cached(&format!("DELETE FROM {table} WHERE id = ?1 RETURNING seq"))?;
+        let mut find = self.conn.prepare_cached(&format!("SELECT seq FROM {table} WHERE id = ?1"))?;
+        let mut record = self.conn.prepare_cached(&format!("DELETE FROM {table} WHERE seq = ?1"))?;
         let mut vectors = self
             .conn
             .prepare_cached(&format!("DELETE FROM {table}_vector WHERE vector_id >= ?1 AND vector_id < ?2"))?;
+        let mut index = self.text_index(kind, indexed)?;
         let mut deleted = 0;
         for id in ids {
             let seq: Option<i64> = find.query_row([id], |row| row.get(0)).optional()?;
             if let Some(seq) = seq {
+                index.forget(seq)?;
+                record.execute([seq])?;
                 vectors.execute([seq * VECTORS_PER_RECORD, (seq + 1) * VECTORS_PER_RECORD])?;
                 deleted += 1;
             }
@@ -77,7 +107,23 @@ impl Store {
         Ok(deleted)
     }
 
-    fn statements(&self, kind: Kind) -> Result<Statements<'_>> {
+    /// Within the caller's transaction nobody else marks the index as behind, or rebuilds it.
+    fn text_index(&self, kind: Kind, indexed: bool) -> Result<TextIndex<'_>> {
+        if !indexed || self.text_stale()? {
+            return Ok(TextIndex(None));
+        }
+        let table = kind.as_str();
+        let forget = self.conn.prepare(&format!(
+            "INSERT INTO {table}_fts ({table}_fts, rowid, content, name)
+             SELECT 'delete', seq, content, name FROM {table} WHERE seq = ?1"
+        ))?;
+        let learn = self.conn.prepare(&format!(
+            "INSERT INTO {table}_fts (rowid, content, name) SELECT seq, content, name FROM {table} WHERE seq = ?1"
+        ))?;
+        Ok(TextIndex(Some((forget, learn))))
+    }
+
+    fn statements(&self, kind: Kind, indexed: bool) -> Result<Statements<'_>> {
         let table = kind.as_str();
         let columns = COLUMNS.len();
         let marks = (1..=columns + 1).map(|i| format!("?{i}")).collect::<Vec<_>>().join(", ");
@@ -92,6 +138,7 @@ impl Store {
             insert_vector: self
                 .conn
                 .prepare(&format!("INSERT INTO {table}_vector VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)"))?,
+            index: self.text_index(kind, indexed)?,
         })
     }
 }

@@ -1,0 +1,309 @@
+"""Writing a hybrid store: vectors first, then records and ledger in the graph's transaction.
+
+Three things cannot be done in that order, because they would lose what is there when the process is killed before the
+transaction ends: to take out vectors, to write over vectors that somebody else wrote, and to put vectors back. They
+are done after the transaction. The first two are noted in it, and whoever takes the lock next does what is noted.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final, Literal
+
+from memferry._native import Batch, Keys, Mapper, join_halves, split_halves
+from memferry.backends.api import Documents, Target
+from memferry.failpoints import failpoint
+from memferry.hybrid.source import Half, HybridSource, identity_of, inverted
+from memferry.model import Quarantined, Range, VectorSpec
+from memferry.profiles import load_mapper
+
+__all__ = ["HybridTarget"]
+
+Identity = tuple[str, str]
+
+_NOTES: Final = "later/"
+"""Documents with what is to be done to vectors after a transaction: a native document, or nothing to take them out."""
+_SCAN: Final = 500
+_MAX_DIM: Final = 65_536
+"""Longer vectors, and those of no numbers, stay in the graph."""
+_ANY: Final = Range(0, "", None, None)
+
+
+class _HeldDocuments:
+    """The graph's documents, which notice whose lock is taken."""
+
+    def __init__(self, documents: Documents) -> None:
+        self._documents = documents
+        self.holder: str | None = None
+        self.get = documents.get
+        self.scan = documents.scan
+        self.delete = documents.delete
+        self.migrations = documents.migrations
+
+    def put(self, migration: str, key: str, value: str) -> None:
+        """Writes a document."""
+        self._documents.put(migration, key, value)
+        if key == "lock":
+            self.holder = migration
+
+
+class HybridTarget:
+    """Two stores written as one.
+
+    Args:
+        graph: Holds every record, without the vectors, and the ledger.
+        vectors: Holds the vectors; its ledger is the graph's.
+        identity: Set by the user, or None.
+    """
+
+    backend = "hybrid"
+    profile = "native"
+    native = True
+    resume: Literal["page", "range"] = "page"
+
+    def __init__(self, graph: Target, vectors: Target, identity: str | None = None) -> None:
+        self._graph = graph
+        self._vectors = vectors
+        self._mapper: Mapper = load_mapper("native", "document")
+        self._lock = threading.RLock()
+        self._there = False
+        self._later: dict[Identity, str] = {}
+        self._noted: set[Identity] = set()
+        self._restored: list[Batch] = []
+        self._looked_for: str | None = None
+        self._kept: list[Identity] = []
+        self.ordered = graph.ordered
+        self.documents = _HeldDocuments(graph.documents)
+        self.identity = identity or identity_of(graph.identity, vectors.identity)
+
+    def source(self) -> HybridSource | None:
+        """The same store, to be read."""
+        graph, vectors = self._graph.source(), self._vectors.source()
+        if graph is None and vectors is None:
+            return None
+        halves = Half(graph, self._graph.fetch), Half(vectors, self._vectors.fetch)
+        return HybridSource(*halves, self.identity, strict=False)
+
+    def prepare(self, migration: str, vectors: tuple[VectorSpec, ...]) -> None:
+        """Makes what is missing in both halves."""
+        self._graph.prepare(migration, vectors)
+        self._vectors.prepare(migration, tuple(v for v in vectors if v.kind == "sparse" or 0 < v.dim <= _MAX_DIM))
+
+    def begin_range(self, part: Range) -> None:
+        """See `memferry.backends.api.Target`."""
+        self._vectors.begin_range(part)
+        self._graph.begin_range(part)
+
+    def end_range(self, part: Range) -> None:
+        """See `memferry.backends.api.Target`."""
+        self._vectors.end_range(part)
+        self._graph.end_range(part)
+
+    def image(self, records: Batch) -> Batch:
+        """What the halves make of their parts."""
+        rest, points = split_halves(records)
+        return join_halves(self._graph.image(rest), self._vectors.image(points))[0]
+
+    def gaps(self, records: Batch) -> list[tuple[str, int, str]]:
+        """What the halves cannot hold of their parts."""
+        rest, points = split_halves(records)
+        return [*self._graph.gaps(rest), *self._vectors.gaps(points)]
+
+    def fetch(self, records: Batch) -> Batch:
+        """See `memferry.backends.api.Target`."""
+        held = self._graph.fetch(records)
+        return join_halves(held, self._points(held))[0]
+
+    def _points(self, records: Batch) -> Batch:
+        """What the vector half holds under the kinds and ids of `records`."""
+        self._there = self._there or self._vectors.source() is not None
+        return self._vectors.fetch(records) if self._there else Batch.concat([])
+
+    # --- writing
+
+    def write(self, part: Range, records: Batch, migration: str, *, fresh: bool) -> list[Quarantined]:
+        """See `memferry.backends.api.Target`; the caller holds the transaction."""
+        rest, points = split_halves(records)
+        first, after, stale = (points, points.filter(bytes(len(points))), points.filter(bytes(len(points))))
+        if not fresh:
+            first, after, stale = self._order(records, points, migration)
+        refused = self._vectors.write(part, first, migration, fresh=fresh)
+        failpoint("half-written")
+        if refused:
+            rest = rest.filter(inverted(_keys(refused).contains(rest)))
+        bad = self._graph.write(part, rest, migration, fresh=fresh)
+        if bad:
+            # Vectors of what the graph did not take go again, unless an older record is still there.
+            lost = points.filter(_keys(bad).contains(points))
+            there = Keys()
+            if not fresh:
+                there.add(self._graph.fetch(lost))
+            self._note_gone(migration, lost.filter(inverted(there.contains(lost))))
+            after, stale = (b.filter(inverted(_keys(bad).contains(b))) for b in (after, stale))
+        self._note_gone(migration, stale)
+        for identity, text in zip(after.identities(), self._encode(after), strict=True):
+            self._note(migration, identity, text)
+        return _whole(records, [*refused, *bad])
+
+    def _order(self, records: Batch, points: Batch, migration: str) -> tuple[Batch, Batch, Batch]:
+        """Vectors to be written before the records, those to be written after, and those to be taken out.
+
+        What somebody else wrote is written over when the ledger has it, and no sooner.
+        """
+        held = self._points(records)
+        wanted, theirs = Keys(), Keys()
+        wanted.add(points)
+        ours = zip(held.markers(), held.digests(), strict=True)
+        theirs.add(held.filter(bytes(marker != (migration, digest) for marker, digest in ours)))
+        later = theirs.contains(points)
+        return points.filter(inverted(later)), points.filter(later), held.filter(inverted(wanted.contains(held)))
+
+    def delete(self, identities: list[Identity]) -> int:
+        """Deletes records, then their vectors; and vectors alone where the record is of somebody else, or none."""
+        holder = self.documents.holder
+        held = self._graph.fetch(self._named(identities))
+        markers = zip(held.identities(), held.markers(), strict=True)
+        ours = [identity for identity, marker in markers if holder is None or (marker or ("",))[0] == holder]
+        self._graph.delete(ours)
+        # The graph may keep what others tied something to.
+        kept = set(self._graph.fetch(self._named(ours)).identities())
+        self._kept += kept
+        gone = [identity for identity in identities if identity not in kept]
+        self._later |= dict.fromkeys(gone, "")
+        return len(gone)
+
+    def restore(self, records: Batch) -> None:
+        """Writes records back, then their vectors; after a kill in between both are done again from the originals."""
+        rest, points = split_halves(records)
+        self._graph.restore(rest)
+        kept, self._kept = self._kept, []
+        still = set(self._graph.fetch(self._named(kept)).identities())
+        self._restored.append(points)
+        gone = {*records.identities(), *kept} - {*points.identities(), *still}
+        self._later |= dict.fromkeys(gone, "")
+
+    def finish(self, migration: str, ranges: list[Range]) -> None:
+        """See `memferry.backends.api.Target`."""
+        self._vectors.finish(migration, ranges)
+        self._graph.finish(migration, ranges)
+
+    def drop_created(self, migration: str) -> None:
+        """Drops what `prepare` made in either half."""
+        self._vectors.drop_created(migration)
+        self._graph.drop_created(migration)
+        self._there = False
+
+    def close(self) -> None:
+        """Ends all connections."""
+        self._vectors.close()
+        self._graph.close()
+
+    # --- transaction, and what comes after it
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """The graph's. What of the vectors has to come after it is done when it has ended."""
+        with self._lock:
+            self._settle()
+            holder = self.documents.holder
+            try:
+                with self._graph.transaction():
+                    yield
+            except BaseException:
+                # It may have been committed all the same: what it noted tells.
+                self._forget()
+                self.documents.holder, self._looked_for = holder, None
+                raise
+            failpoint("half-committed")
+            self._settle()
+
+    def _note(self, migration: str, identity: Identity, document: str) -> None:
+        """Has something done after the transaction, also if the process does not live to do it."""
+        self._later[identity] = document
+        self._noted.add(identity)
+        self.documents.put(migration, _key(identity), document)
+
+    def _note_gone(self, migration: str, points: Batch) -> None:
+        for identity in points.identities():
+            self._note(migration, identity, "")
+
+    def _settle(self) -> None:
+        """Does what is to come after the transaction; all of it can be done twice."""
+        holder = self.documents.holder
+        if holder is not None and self._looked_for != holder:
+            while rows := self.documents.scan(holder, _NOTES, "", _SCAN):
+                self._take_up(holder, [(_identity(key), text) for key, text in rows])
+            self._looked_for = holder
+        for points in self._restored:
+            self._vectors.restore(points)
+        self._do(holder, self._later, self._noted)
+        self._forget()
+
+    def _forget(self) -> None:
+        self._later, self._noted, self._restored = {}, set(), []
+
+    def _take_up(self, holder: str, noted: list[tuple[Identity, str]]) -> None:
+        """Does what a killed process noted, but for records that another migration has written since."""
+        held = self._graph.fetch(self._named([identity for identity, _ in noted]))
+        markers = zip(held.identities(), held.markers(), strict=True)
+        theirs = {identity for identity, marker in markers if marker is None or marker[0] != holder}
+        every = {identity for identity, _ in noted}
+        self._do(holder, {identity: text for identity, text in noted if identity not in theirs}, every)
+
+    def _do(self, holder: str | None, later: dict[Identity, str], noted: set[Identity]) -> None:
+        if not later and not noted:
+            return
+        written = [text for text in later.values() if text]
+        gone = [identity for identity, text in later.items() if not text]
+        if written and holder is not None:
+            # What the store does not take is missing from its record, which the proof says.
+            self._vectors.write(_ANY, self._decode(written), holder, fresh=False)
+        if gone and self._vectors.source() is not None:
+            self._vectors.delete(gone)
+        failpoint("half-settled")
+        if holder is not None:
+            for identity in noted:
+                self.documents.delete(holder, _key(identity))
+
+    # --- documents
+
+    def _named(self, identities: list[Identity]) -> Batch:
+        """Records with nothing but these kinds and ids."""
+        return self._decode([json.dumps({"kind": kind, "id": identity}) for kind, identity in identities])
+
+    def _decode(self, documents: list[str]) -> Batch:
+        return self._mapper.decode(Batch.from_rows([("", text.encode(), []) for text in documents]))[0]
+
+    def _encode(self, records: Batch) -> list[str]:
+        return [body.decode() for _, body, _ in self._mapper.encode(records)[0].rows()]
+
+
+def _key(identity: Identity) -> str:
+    """No key is the beginning of another one: documents are deleted by how their keys begin."""
+    return _NOTES + json.dumps(identity)
+
+
+def _identity(key: str) -> Identity:
+    kind, identity = json.loads(key.removeprefix(_NOTES))
+    return kind, identity
+
+
+def _keys(rows: list[Quarantined]) -> Keys:
+    keys = Keys()
+    keys.add_identities([(row.kind, row.id) for row in rows if row.kind is not None and row.id is not None])
+    return keys
+
+
+def _whole(records: Batch, refused: list[Quarantined]) -> list[Quarantined]:
+    """Both halves of what one of them refused."""
+    reasons: dict[tuple[str, str], list[Quarantined]] = {}
+    for row in refused:
+        reasons.setdefault((row.reason, row.message), []).append(row)
+    found = []
+    for (reason, message), rows in reasons.items():
+        whole = Mapper.quarantine(records.filter(_keys(rows).contains(records)), reason, message)
+        found += [Quarantined(*entry) for entry in whole]
+    return found

@@ -1,0 +1,36 @@
+//! Keys of many records, held and searched for repeats: `many_keys COUNT` prints `keys bytes_a_key keys_per_cpu_sec`.
+
+use memferry_core::digest::identity;
+use memferry_core::error::{Error, Result};
+use memferry_core::keys::Keys;
+use memferry_core::record::Kind;
+
+/// The most memory that this process has had.
+fn peak_bytes() -> Result<f64> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|rest| rest.trim().trim_end_matches(" kB").parse::<f64>().ok());
+    Ok(kib.ok_or_else(|| Error::invalid("no VmHWM"))? * 1024.0)
+}
+
+fn cpu_secs() -> Result<f64> {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat")?;
+    let nanos = text.split(' ').next().and_then(|word| word.parse::<f64>().ok());
+    Ok(nanos.ok_or_else(|| Error::invalid("no schedstat"))? / 1e9)
+}
+
+fn main() -> Result<()> {
+    let count = std::env::args().nth(1).and_then(|word| word.parse::<u64>().ok());
+    let count = count.ok_or_else(|| Error::invalid("usage: many_keys COUNT"))?;
+    let (memory, cpu) = (peak_bytes()?, cpu_secs()?);
+    let mut keys = Keys::default();
+    keys.extend((0..count).map(|number| identity(Kind::Memory, &format!("memory {number}"))));
+    let repeated = keys.repeated().len();
+    let (memory, cpu) = (peak_bytes()? - memory, cpu_secs()? - cpu);
+    assert_eq!(0, repeated);
+    #[expect(clippy::print_stdout, reason = "the answer of a benchmark")]
+    {
+        println!("keys {:.1} {:.0}", memory / count as f64, count as f64 / cpu);
+    }
+    Ok(())
+}
