@@ -42,6 +42,7 @@ CATALOGUE: Final[dict[str, str]] = {
     "io": "the operating system failed",
     # raised by the plan and the phases
     "url": "a store URL that cannot be read",
+    "manifest": "a manifest that is not what it should be",
     "gap": "the target cannot hold something the source has, and it was not accepted",
     "existing": "the first run would overwrite records that are already there",
     "repeated-id": "two records would have one id in the target",

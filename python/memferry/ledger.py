@@ -19,14 +19,14 @@ from memferry.backends.api import Documents, Target
 from memferry.errors import MemferryError, RefusedError, StoreError
 from memferry.model import Books, Quarantined
 
-__all__ = ["LEDGER_FORMAT", "Ledger", "RangeState", "parsed"]
+__all__ = ["LEDGER_FORMAT", "Holder", "Ledger", "RangeState", "parsed"]
 
 LEDGER_FORMAT: Final = 1
 LEASE_SECS: Final = 60.0
 """How long a run on another host is believed to be alive after its last sign."""
 
 _SCAN: Final = 500
-_OF_A_RUN: Final = ("range/", "quarantine/", "conflict/", "joined", "rest", "base", "report")
+_OF_A_RUN: Final = ("range/", "quarantine/", "moved/", "conflict/", "joined", "rest", "base", "report")
 """What a new run forgets."""
 
 
@@ -96,6 +96,23 @@ class RangeState:
     def _of(cls, value: Any) -> RangeState:
         cursor = None if value["cursor"] is None else _text(value["cursor"])
         return cls(cursor, bool(value["done"]), index(value["page"]), Books.from_json(value["books"]))
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who holds the lock of a migration.
+
+    Attributes:
+        host: Its host.
+        pid: Its process there.
+        alive: Whether it is believed to be at work.
+        silent_secs: Time since its last sign.
+    """
+
+    host: str
+    pid: int
+    alive: bool
+    silent_secs: float
 
 
 def _started(pid: int) -> str | None:
@@ -175,6 +192,7 @@ class Ledger:
         for prefix in (
             "range/",
             "quarantine/",
+            "moved/",
             "conflict/",
             "saved/",
             "plan",
@@ -199,10 +217,12 @@ class Ledger:
         self._documents.put(self.migration, f"range/{number:06d}", state.to_json())
 
     def books(self) -> Books:
-        """Counts over all ranges."""
+        """Counts over all ranges, and what was moved out of quarantine afterwards."""
         books = Books()
         for _, text in self._scan("range/"):
             books.add(RangeState.from_json(text).books)
+        for _, text in self._scan("moved/"):
+            books.add(parsed("the books of a retry", text, Books.from_json))
         return books
 
     def ranges_done(self) -> int:
@@ -218,17 +238,37 @@ class Ledger:
             self._documents.put(self.migration, f"quarantine/{number:06d}/{page:06d}/{i:06d}", json.dumps(value))
 
     def quarantined(self) -> Iterator[tuple[str, Quarantined]]:
-        """All quarantined rows with their numbers."""
+        """All quarantined rows with their numbers, but for those that were moved since."""
 
         def read(value: Any) -> Quarantined:
             return Quarantined(**{**value, "raw": base64.b64decode(_text(value["raw"]))})
 
+        moved = {key.removeprefix("moved/") for key, _ in self._scan("moved/")}
         for key, text in self._scan("quarantine/"):
-            yield key.removeprefix("quarantine/"), parsed("a quarantined row", text, read)
+            number = key.removeprefix("quarantine/")
+            if number in moved:
+                continue
+            yield number, parsed("a quarantined row", text, read)
+
+    def moved(self, number: str, change: Books) -> None:
+        """Books a row out of quarantine: one document, so that it is done or not done whatever the store.
+
+        Args:
+            number: Number of the quarantined row.
+            change: What is added to the books.
+        """
+        self._documents.put(self.migration, f"moved/{number}", json.dumps(change.to_json()))
+
+    def reopen(self) -> None:
+        """Says that what was put into place is about to be changed."""
+        for name in ("joined", "rest"):
+            self._documents.delete(self.migration, name)
+        self.save_run(state="retrying")
 
     def forget_range(self, number: int) -> None:
         """Drops the findings of a range that is done over."""
         self._documents.delete(self.migration, f"quarantine/{number:06d}/")
+        self._documents.delete(self.migration, f"moved/{number:06d}/")
         self._documents.delete(self.migration, f"conflict/{number:06d}/")
 
     def conflict(self, number: int, page: int, identities: list[tuple[str, str, str]]) -> None:
@@ -309,6 +349,18 @@ class Ledger:
             return bool(_started(lock["pid"]) == lock["started"])
         # Its processes cannot be seen from here: what it said last counts.
         return bool(lock["expires"] > time.time())
+
+    def holder(self) -> Holder | None:
+        """Who holds the lock, None where nobody does."""
+        text = self._documents.get(self.migration, "lock")
+        if text is None:
+            return None
+
+        def read(lock: Any) -> Holder:
+            silent_secs = max(0.0, time.time() - (float(lock["expires"]) - LEASE_SECS))
+            return Holder(_text(lock["host"]), index(lock["pid"]), self._alive(lock), round(silent_secs, 1))
+
+        return parsed("the lock", text, read)
 
     def check(self) -> None:
         """Stops a late writer; called inside every page's transaction.

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack, closing
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 from memferry import backends
+from memferry._native import EmbeddedStore
 from memferry.backends import ledger_hint
-from memferry.backends.api import Source, Target
+from memferry.backends.api import Documents, Source, Target
+from memferry.backends.documents import StoreDocuments
 from memferry.backends.neo4j import Neo4jSource, Neo4jTarget
 from memferry.backends.qdrant import QdrantSource, QdrantTarget
 from memferry.errors import RefusedError
 from memferry.hybrid import Half, HybridSource, HybridTarget
 from memferry.urls import StoreUrl
 
-__all__ = ["BACKENDS", "has_ledger", "ledger_hint", "open_source", "open_target"]
+__all__ = ["BACKENDS", "has_ledger", "ledger_hint", "open_source", "open_target", "read_ledger"]
 
 BACKENDS = {
     **backends.BACKENDS,
@@ -52,6 +56,22 @@ def open_source(url: StoreUrl) -> Source:
 def has_ledger(url: StoreUrl) -> bool:
     """Whether there is a place for a ledger at `url` already; where not, a plan is made before one is."""
     return backends.has_ledger(_halves(url)[0] if url.backend == "hybrid" else url)
+
+
+@contextmanager
+def read_ledger(url: StoreUrl) -> Iterator[Documents | None]:
+    """The ledger at `url`, to be read; None where there is none. Nothing is made or changed."""
+    if not has_ledger(url):
+        yield None
+        return
+    if url.backend == "embedded" and url.path:
+        yield StoreDocuments(EmbeddedStore.open_source(url.path), threading.RLock())
+        return
+    target = open_target(url)
+    try:
+        yield target.documents
+    finally:
+        target.close()
 
 
 def open_target(url: StoreUrl, accepted: tuple[str, ...] = (), scratch: Path | None = None) -> Target:

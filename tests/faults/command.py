@@ -18,7 +18,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from memferry import ledger, retry
-from memferry.cli import console, main
+from memferry.cli import main
+from memferry.cli import progress as talk
 from memferry.failpoints import failpoint
 from memferry.model import Limits
 from memferry.phases import plan
@@ -61,11 +62,13 @@ def _patch() -> None:
     if host:
         socket.gethostname = lambda: host
     _everywhere("failpoint", failpoint, _here)
-    inner = console.show_progress
+    inner = talk.show_progress
 
     @contextmanager
-    def show_progress(*, quiet: bool) -> Iterator[Callable[[str, int, int | None], None]]:
-        with inner(quiet=quiet) as shown:
+    def show_progress(
+        *, quiet: bool, events: talk.Events | None = None
+    ) -> Iterator[Callable[[str, int, int | None], None]]:
+        with inner(quiet=quiet, events=events) as shown:
 
             def progress(phase: str, done: int, total: int | None) -> None:
                 shown(phase, done, total)

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shlex
 import signal
+import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Final, cast
 
 import typer
 
-from memferry.cli.console import fail, say
+from memferry.cli.console import fail, failure, say
+from memferry.cli.progress import EVENTS_FORMAT, events_to, show_progress
 from memferry.errors import MemferryError, RefusedError, StoreError
 from memferry.library import choose
-from memferry.phases.plan import Options, Stop
+from memferry.phases.plan import Options, Progress, Stop
 from memferry.phases.transform import Decisions, load_mapping
 from memferry.phases.transform import Dedup as DedupWord
 from memferry.retry import give_up_on
@@ -35,44 +41,155 @@ app = typer.Typer(
 quarantine_app = typer.Typer(help="What could not be moved, whole.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(quarantine_app, name="quarantine")
 
-Source = Annotated[str, typer.Argument(metavar="SRC", help="store URL, as in agents.db or jsonl:memory.jsonl")]
-Target = Annotated[str, typer.Argument(metavar="DST", help="store URL")]
 Store = Annotated[str, typer.Argument(metavar="STORE", help="store URL")]
 Graph = Annotated[list[str] | None, typer.Option("--graph", help="records of a `hybrid:` store, SRC's first")]
 Vectors = Annotated[list[str] | None, typer.Option("--vectors", help="vectors of a `hybrid:` store, SRC's first")]
 Migration = Annotated[str | None, typer.Option(help="id, where the target knows several")]
 Json = Annotated[bool, typer.Option("--json", help="one final object on stdout")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="no progress")]
-Accept = Annotated[list[str] | None, typer.Option("--accept", help="drop what this gap names; repeatable")]
-OnExisting = Annotated[str, typer.Option(help="records of others with the same id: refuse, keep or overwrite")]
-OnConflict = Annotated[str, typer.Option(help="records changed in the target since we wrote them: keep or source")]
-SourceKeyEnv = Annotated[str, typer.Option(help="variable that holds the API key of SRC")]
-TargetKeyEnv = Annotated[str, typer.Option(help="variable that holds the API key of DST")]
-SourcePasswordEnv = Annotated[str, typer.Option(help="variable that holds the password of SRC")]
-TargetPasswordEnv = Annotated[str, typer.Option(help="variable that holds the password of DST")]
-Where = Annotated[str | None, typer.Option(metavar="EXPR", help="move only records for which this CEL is true")]
-Map = Annotated[
-    Path | None, typer.Option("--map", metavar="FILE", help="move, set, drop fields and rename scopes by a table")
-]
-Dedup = Annotated[str, typer.Option(help="records that say the same: report, exact (merge equal ones) or off")]
-Sample = Annotated[int | None, typer.Option(metavar="N", help="move only N records, spread over all")]
-Limit = Annotated[int | None, typer.Option(metavar="N", help="move only the first N records")]
 Parallelism = Annotated[int, typer.Option(min=1, max=64, help="ranges at a time")]
-Parity = Annotated[int, typer.Option(min=0, metavar="K", help="compare K searches on both ends, after the proof")]
-MinRecall = Annotated[
-    float | None, typer.Option(metavar="R", help="not proven if the target finds a smaller share; with --parity")
-]
+
+
+@dataclass(frozen=True)
+class Ends:
+    """Two stores and where their credentials are."""
+
+    source: Annotated[str, typer.Argument(metavar="SRC", help="store URL, as in agents.db or jsonl:memory.jsonl")]
+    target: Annotated[str, typer.Argument(metavar="DST", help="store URL")]
+    source_api_key_env: Annotated[str, typer.Option(help="variable that holds the API key of SRC")] = (
+        "MEMFERRY_SOURCE_API_KEY"
+    )
+    source_password_env: Annotated[str, typer.Option(help="variable that holds the password of SRC")] = (
+        "MEMFERRY_SOURCE_PASSWORD"  # noqa: S105 - the name of a variable
+    )
+    target_api_key_env: Annotated[str, typer.Option(help="variable that holds the API key of DST")] = (
+        "MEMFERRY_TARGET_API_KEY"
+    )
+    target_password_env: Annotated[str, typer.Option(help="variable that holds the password of DST")] = (
+        "MEMFERRY_TARGET_PASSWORD"  # noqa: S105 - the name of a variable
+    )
+
+    graph: Graph = None
+    vectors: Vectors = None
+
+    def urls(self) -> tuple[StoreUrl, StoreUrl]:
+        """Both URLs with their credentials."""
+        halves = Halves(self.graph, self.vectors)
+        urls = (
+            store_url("SOURCE", self.source, self.source_api_key_env, self.source_password_env, halves),
+            store_url("TARGET", self.target, self.target_api_key_env, self.target_password_env, halves),
+        )
+        halves.done()
+        return urls
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What a plan depends on."""
+
+    accept: Annotated[list[str] | None, typer.Option("--accept", help="drop what this gap names; repeatable")] = None
+    on_existing: Annotated[str, typer.Option(help="records of others with the same id: refuse, keep or overwrite")] = (
+        "refuse"
+    )
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which records are moved, and how they are mapped."""
+
+    where: Annotated[str | None, typer.Option(metavar="EXPR", help="move only records for which this CEL is true")] = (
+        None
+    )
+    mapping: Annotated[
+        Path | None, typer.Option("--map", metavar="FILE", help="move, set, drop fields and rename scopes by a table")
+    ] = None
+    dedup: Annotated[str, typer.Option(help="records that say the same: report, exact (merge equal ones) or off")] = (
+        "report"
+    )
+    sample: Annotated[int | None, typer.Option(metavar="N", help="move only N records, spread over all")] = None
+    limit: Annotated[int | None, typer.Option(metavar="N", help="move only the first N records")] = None
+
+    def decisions(self) -> Decisions:
+        """Checks what was chosen."""
+        asked = Decisions(
+            where=self.where,
+            mapping=None if self.mapping is None else load_mapping(self.mapping),
+            dedup=cast("DedupWord", self.dedup),  # `check` refuses others
+            sample=self.sample,
+            limit=self.limit,
+        )
+        asked.check()
+        return asked
+
+
+@dataclass(frozen=True)
+class Searches:
+    """Whether both ends find the same."""
+
+    parity: Annotated[
+        int, typer.Option(min=0, metavar="K", help="compare K searches on both ends, after the proof")
+    ] = 0
+    min_recall: Annotated[
+        float | None, typer.Option(metavar="R", help="not proven if the target finds a smaller share; with --parity")
+    ] = None
+
+
+@dataclass(frozen=True)
+class Talk:
+    """What is told, and where."""
+
+    as_json: Json = False
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="no progress")] = False
+    events: Annotated[
+        str | None, typer.Option(metavar="FILE", help="append progress as JSON lines; `-`: to stderr, and nothing else")
+    ] = None
+
+    def run(self, work: Callable[[Shown], tuple[int, str | None]]) -> None:
+        """Runs a verb, tells its error once, its course and end as events where they are wanted, and exits.
+
+        Args:
+            work: Is handed what shows progress; gives exit code and outcome.
+        """
+
+        def told() -> tuple[int, str | None]:
+            with events_to(self.events) as events:
+                if events is None:
+                    return work(lambda: show_progress(quiet=self.quiet))
+                events.emit("started", format=EVENTS_FORMAT, memferry=version("memferry"), command=command())
+                code, end = _guarded(
+                    lambda: work(lambda: show_progress(quiet=self.quiet, events=events)), as_json=self.as_json
+                )
+                events.emit("finished", exit_code=code, **end)
+                return code, end["outcome"]
+
+        raise typer.Exit(_guarded(told, as_json=self.as_json)[0])
+
+
+Shown = Callable[[], AbstractContextManager[Progress]]
+"""Shows progress while a block runs."""
+
+
+def command() -> str:
+    """The command line that is being run; secrets are never in it."""
+    return shlex.join(["memferry", *sys.argv[1:]])
 
 
 def guard(work: Callable[[], int], *, as_json: bool) -> None:
     """Runs a verb, tells its error once and exits."""
+    raise typer.Exit(_guarded(lambda: (work(), None), as_json=as_json)[0])
+
+
+def _guarded(work: Callable[[], tuple[int, str | None]], *, as_json: bool) -> tuple[int, dict[str, Any]]:
+    """Exit code of a verb, its outcome and its error."""
     try:
-        code = work()
+        code, outcome = work()
     except MemferryError as error:
-        code = fail(error, as_json=as_json)
+        failed = error
     except OSError as error:
-        code = fail(StoreError("io", str(error)), as_json=as_json)
-    raise typer.Exit(code)
+        named = error.errno == errno.ENAMETOOLONG
+        failed = RefusedError("invalid", str(error)) if named else StoreError("io", str(error))
+    else:
+        return code, {"outcome": outcome}
+    return fail(failed, as_json=as_json), {name: failure(failed)[name] for name in ("outcome", "error")}
 
 
 def stop_on_signals() -> Stop:
@@ -133,19 +250,6 @@ def store_url(
     return (halves or Halves()).complete(text, secrets_from_environment(side, key_env, password_env))
 
 
-def options(**chosen: Any) -> Options:
+def options(choices: Choices, **chosen: Any) -> Options:
     """Checks what the user chose."""
-    return choose(accept=chosen.pop("accept", None) or (), **chosen)
-
-
-def decisions(where: str | None, mapping: Path | None, dedup: str, sample: int | None, limit: int | None) -> Decisions:
-    """Checks which records the user chose, and how they are mapped."""
-    asked = Decisions(
-        where=where,
-        mapping=None if mapping is None else load_mapping(mapping),
-        dedup=cast("DedupWord", dedup),  # `check` refuses others
-        sample=sample,
-        limit=limit,
-    )
-    asked.check()
-    return asked
+    return choose(accept=choices.accept or (), on_existing=choices.on_existing, **chosen)

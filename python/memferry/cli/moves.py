@@ -3,65 +3,48 @@
 from __future__ import annotations
 
 import json
+import shlex
+from dataclasses import replace
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from memferry.cli.common import (
-    Accept,
-    Dedup,
-    Graph,
-    Halves,
-    Json,
-    Limit,
-    Map,
-    MinRecall,
-    OnConflict,
-    OnExisting,
+    Choices,
+    Ends,
     Parallelism,
-    Parity,
-    Quiet,
-    Sample,
-    Source,
-    SourceKeyEnv,
-    SourcePasswordEnv,
-    Target,
-    TargetKeyEnv,
-    TargetPasswordEnv,
-    Vectors,
-    Where,
+    Searches,
+    Selection,
+    Shown,
+    Talk,
     app,
-    decisions,
-    guard,
+    command,
     options,
     stop_on_signals,
-    store_url,
 )
-from memferry.cli.console import print_json, show, show_progress
-from memferry.cli.text import plan_text, result_text
+from memferry.cli.console import print_json, say, show
+from memferry.cli.groups import grouped
+from memferry.cli.text import plan_text, quick_text, result_text
+from memferry.errors import RefusedError
 from memferry.phases import migrate
+from memferry.phases.estimate import quick_plan
+from memferry.phases.planfile import SavedPlan
+
+Save = Annotated[Path | None, typer.Option(metavar="FILE", help="keep the plan, for `migrate --plan`")]
+Quick = Annotated[bool, typer.Option("--quick", help="estimates from counts only; looks for no gaps")]
+PlanFile = Annotated[
+    Path | None, typer.Option("--plan", metavar="FILE", help="only if this plan still holds; its accepted gaps count")
+]
+Frozen = Annotated[
+    bool, typer.Option("--source-frozen", help="my word that SRC does not change, where it gives no witness")
+]
 
 
 @app.command()
+@grouped
 def plan(
-    source: Source,
-    target: Target,
-    *,
-    graph: Graph = None,
-    vectors: Vectors = None,
-    accept: Accept = None,
-    on_existing: OnExisting = "refuse",
-    where: Where = None,
-    mapping: Map = None,
-    dedup: Dedup = "report",
-    sample: Sample = None,
-    limit: Limit = None,
-    source_api_key_env: SourceKeyEnv = "MEMFERRY_SOURCE_API_KEY",
-    source_password_env: SourcePasswordEnv = "MEMFERRY_SOURCE_PASSWORD",  # noqa: S107 - the name of a variable
-    target_api_key_env: TargetKeyEnv = "MEMFERRY_TARGET_API_KEY",
-    target_password_env: TargetPasswordEnv = "MEMFERRY_TARGET_PASSWORD",  # noqa: S107 - the name of a variable
-    as_json: Json = False,
-    quiet: Quiet = False,
+    ends: Ends, choices: Choices, selection: Selection, talk: Talk, *, save: Save = None, quick: Quick = False
 ) -> None:
     """Reads both ends and says what a migration would do. Writes nothing.
 
@@ -69,56 +52,49 @@ def plan(
       memferry plan agents.db jsonl:memory.jsonl
 
       memferry plan agents.db ann.db --where 'scope_user == "ann" && "work" in tags'
+
+      memferry plan agents.db copy.db --save plan.json
     """
 
-    def work() -> int:
-        chosen = options(
-            accept=accept,
-            on_existing=on_existing,
-            transform=decisions(where, mapping, dedup, sample, limit),
-        )
-        halves = Halves(graph, vectors)
-        ends = (
-            store_url("SOURCE", source, source_api_key_env, source_password_env, halves),
-            store_url("TARGET", target, target_api_key_env, target_password_env, halves),
-        )
-        halves.done()
-        with show_progress(quiet=quiet) as progress:
-            made = migrate.plan_only(*ends, chosen, progress=progress, stop=stop_on_signals())
-        print_json(json.loads(made.to_json())) if as_json else show(plan_text(made), as_json=False)
-        return 0
+    def work(progress: Shown) -> tuple[int, str | None]:
+        urls, chosen = ends.urls(), options(choices, transform=selection.decisions())
+        if quick:
+            if save:
+                raise RefusedError("invalid", "--quick makes no plan that could be saved; leave one of them out")
+            guess = quick_plan(*urls)
+            print_json(guess.to_json()) if talk.as_json else show(quick_text(guess), as_json=False)
+            return 0, None
+        with progress() as tell:
+            made = migrate.plan_only(*urls, chosen, progress=tell, stop=stop_on_signals())
+        if save:
+            SavedPlan.of(made, urls[1]).save(save)
+        print_json(json.loads(made.to_json())) if talk.as_json else show(plan_text(made), as_json=False)
+        if save:
+            say(f"saved; to carry it out: memferry migrate {shlex.join([ends.source, ends.target])} --plan {save}")
+        return 0, None
 
-    guard(work, as_json=as_json)
+    talk.run(work)
 
 
 @app.command("migrate")
+@grouped
 def migrate_command(
-    source: Source,
-    target: Target,
+    ends: Ends,
+    choices: Choices,
+    selection: Selection,
+    searches: Searches,
+    talk: Talk,
     *,
-    graph: Graph = None,
-    vectors: Vectors = None,
-    accept: Accept = None,
-    on_existing: OnExisting = "refuse",
-    on_conflict: OnConflict = "keep",
+    on_conflict: Annotated[
+        str, typer.Option(help="records changed in the target since we wrote them: keep or source")
+    ] = "keep",
     delete: Annotated[bool, typer.Option("--delete", help="carry deletions, last")] = False,
     max_deletes: Annotated[float, typer.Option(help="refuse to delete more than this percentage")] = 10.0,
     max_quarantined: Annotated[int, typer.Option(min=0, help="quarantined records that are still a success")] = 0,
-    where: Where = None,
-    mapping: Map = None,
-    dedup: Dedup = "report",
-    sample: Sample = None,
-    limit: Limit = None,
     parallelism: Parallelism = 2,
-    parity: Parity = 0,
-    min_recall: MinRecall = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="plan only")] = False,
-    source_api_key_env: SourceKeyEnv = "MEMFERRY_SOURCE_API_KEY",
-    source_password_env: SourcePasswordEnv = "MEMFERRY_SOURCE_PASSWORD",  # noqa: S107 - the name of a variable
-    target_api_key_env: TargetKeyEnv = "MEMFERRY_TARGET_API_KEY",
-    target_password_env: TargetPasswordEnv = "MEMFERRY_TARGET_PASSWORD",  # noqa: S107 - the name of a variable
-    as_json: Json = False,
-    quiet: Quiet = False,
+    plan_file: PlanFile = None,
+    source_frozen: Frozen = False,
 ) -> None:
     """Plans, copies, verifies and reports. The same command resumes after a kill, and syncs after success.
 
@@ -130,81 +106,62 @@ def migrate_command(
       memferry migrate agents.db copy.db --delete --json | jq .outcome
 
       memferry migrate agents.db hybrid: --graph neo4j://host --vectors qdrant://host/agents
+
       memferry migrate agents.db qdrant://localhost/agents --parity 100 --min-recall 0.95
 
       memferry migrate agents.db ann.db --where 'scope_user == "ann"' --map rename.toml --dedup exact
+
+      memferry migrate agents.db copy.db --plan plan.json --events events.ndjson
     """
 
-    def work() -> int:
+    def work(progress: Shown) -> tuple[int, str | None]:
+        saved = SavedPlan.load(plan_file) if plan_file else None
         chosen = options(
-            accept=accept,
-            on_existing=on_existing,
+            replace(choices, accept=list(saved.plan.accept)) if saved and not choices.accept else choices,
             on_conflict=on_conflict,
             delete=delete,
             max_deletes_percent=max_deletes,
             max_quarantined=max_quarantined,
             parallelism=parallelism,
-            parity=parity,
-            min_recall=min_recall,
-            transform=decisions(where, mapping, dedup, sample, limit),
+            source_frozen=source_frozen,
+            parity=searches.parity,
+            min_recall=searches.min_recall,
+            transform=selection.decisions(),
         )
-        halves = Halves(graph, vectors)
-        ends = (
-            store_url("SOURCE", source, source_api_key_env, source_password_env, halves),
-            store_url("TARGET", target, target_api_key_env, target_password_env, halves),
-        )
-        halves.done()
-        with show_progress(quiet=quiet) as progress:
-            if dry_run:
-                made = migrate.plan_only(*ends, chosen, progress=progress, stop=stop_on_signals())
-            else:
-                result = migrate.migrate(*ends, chosen, progress=progress, stop=stop_on_signals())
+        urls, stop = ends.urls(), stop_on_signals()
+        approve = saved.check if saved else lambda _: None
         if dry_run:
-            print_json(json.loads(made.to_json())) if as_json else show(plan_text(made), as_json=False)
-            return 0
-        show(result_text(result, ends[1]), as_json=as_json)
-        if as_json:
+            with progress() as tell:
+                made = migrate.plan_only(*urls, chosen, progress=tell, stop=stop)
+            approve(made)
+            print_json(json.loads(made.to_json())) if talk.as_json else show(plan_text(made), as_json=False)
+            return 0, None
+        with progress() as tell:
+            result = migrate.migrate(*urls, chosen, progress=tell, stop=stop, approve=approve, command=command())
+        show(result_text(result, urls[1]), as_json=talk.as_json)
+        if talk.as_json:
             print_json(result.to_json())
-        return result.exit_code
+        return result.exit_code, result.outcome
 
-    guard(work, as_json=as_json)
+    talk.run(work)
 
 
 @app.command("verify")
-def verify_command(
-    source: Source,
-    target: Target,
-    *,
-    graph: Graph = None,
-    vectors: Vectors = None,
-    parallelism: Parallelism = 2,
-    parity: Parity = 0,
-    min_recall: MinRecall = None,
-    source_api_key_env: SourceKeyEnv = "MEMFERRY_SOURCE_API_KEY",
-    source_password_env: SourcePasswordEnv = "MEMFERRY_SOURCE_PASSWORD",  # noqa: S107 - the name of a variable
-    target_api_key_env: TargetKeyEnv = "MEMFERRY_TARGET_API_KEY",
-    target_password_env: TargetPasswordEnv = "MEMFERRY_TARGET_PASSWORD",  # noqa: S107 - the name of a variable
-    as_json: Json = False,
-    quiet: Quiet = False,
-) -> None:
+@grouped
+def verify_command(ends: Ends, searches: Searches, talk: Talk, *, parallelism: Parallelism = 2) -> None:
     """Reads both ends completely and compares every record.
 
     Example: memferry verify agents.db jsonl:memory.jsonl
     """
 
-    def work() -> int:
-        chosen = options(parallelism=parallelism, parity=parity, min_recall=min_recall)
-        halves = Halves(graph, vectors)
-        ends = (
-            store_url("SOURCE", source, source_api_key_env, source_password_env, halves),
-            store_url("TARGET", target, target_api_key_env, target_password_env, halves),
-        )
-        halves.done()
-        with show_progress(quiet=quiet) as progress:
-            result = migrate.verify_only(*ends, chosen, progress=progress, stop=stop_on_signals())
-        show(result_text(result, ends[1]), as_json=as_json)
-        if as_json:
+    def work(progress: Shown) -> tuple[int, str | None]:
+        chosen = options(Choices(), parallelism=parallelism, parity=searches.parity, min_recall=searches.min_recall)
+        urls = ends.urls()
+        with progress() as tell:
+            result = migrate.verify_only(*urls, chosen, progress=tell, stop=stop_on_signals())
+        show(result_text(result, urls[1]), as_json=talk.as_json)
+        if talk.as_json:
             print_json(result.to_json())
-        return result.exit_code
+        return result.exit_code, result.outcome
 
-    guard(work, as_json=as_json)
+    talk.run(work)

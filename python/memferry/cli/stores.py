@@ -15,7 +15,9 @@ from memferry.cli.common import (
     Halves,
     Json,
     Migration,
+    Shown,
     Store,
+    Talk,
     Vectors,
     app,
     guard,
@@ -24,11 +26,13 @@ from memferry.cli.common import (
     store_url,
 )
 from memferry.cli.console import print_json, show
-from memferry.cli.text import report_text
+from memferry.cli.groups import grouped
+from memferry.cli.text import report_text, retried_text, standing_text
 from memferry.errors import RefusedError
-from memferry.ledger import Ledger
 from memferry.library import find_ledger
+from memferry.phases.quarantine import retry
 from memferry.phases.rollback import rollback as roll_back
+from memferry.phases.status import standings
 from memferry.urls import StoreUrl
 
 
@@ -55,36 +59,21 @@ def status(
     migration: Migration = None,
     as_json: Json = False,
 ) -> None:
-    """Says how far the migrations into a store are.
+    """Says how far the migrations into a store are, who is at work, and what resumes.
 
     Example: memferry status copy.db
     """
 
     def work() -> int:
-        _, target = _open_existing(store, graph, vectors)
-        rows = []
-        for known in target.documents.migrations():
-            if migration not in {None, known}:
-                continue
-            ledger = Ledger(target.documents, known)
-            run_document = ledger.run() or {}
-            rows.append(
-                {
-                    "migration": known,
-                    "state": run_document.get("state", "planned"),
-                    "outcome": run_document.get("outcome"),
-                    "source": run_document.get("source"),
-                    "ranges_done": ledger.ranges_done(),
-                    "kinds": ledger.books().to_json(),
-                }
-            )
+        url = _url("TARGET", store, graph, vectors)
+        with stores.read_ledger(url) as documents:
+            if documents is None:
+                raise RefusedError("no-migration", f"{url.text} knows no migration", hint=stores.ledger_hint(url))
+            rows = [row for row in standings(documents) if migration in {None, row.migration}]
         if as_json:
-            print_json(rows)
+            print_json([row.to_json() for row in rows])
         for row in rows:
-            show(
-                f"{row['migration']}  {row['state']}  {row['outcome'] or ''}  {row['ranges_done']} ranges done",
-                as_json=as_json,
-            )
+            show(standing_text(row), as_json=as_json)
         return 0
 
     guard(work, as_json=as_json)
@@ -207,6 +196,51 @@ def quarantine_show(
         raise RefusedError("invalid", f"no quarantined row {number}")
 
     guard(work, as_json=False)
+
+
+@quarantine_app.command("retry")
+@grouped
+def quarantine_retry(
+    store: Store,
+    talk: Talk,
+    *,
+    source: Annotated[
+        str | None, typer.Option(metavar="SRC", help="read them again from here, and compare both ends afterwards")
+    ] = None,
+    graph: Graph = None,
+    vectors: Vectors = None,
+    migration: Migration = None,
+) -> None:
+    """Tries quarantined records again, once the reason has gone.
+
+    Without --source they are taken as they were kept, whole.
+
+    Examples:
+      memferry quarantine retry qdrant://localhost/agents
+
+      memferry quarantine retry copy.db --source agents.db
+    """
+
+    def work(progress: Shown) -> tuple[int, str | None]:
+        halves = Halves(graph, vectors)
+        origin = store_url("SOURCE", source, halves=halves) if source else None
+        url = store_url("TARGET", store, halves=halves)
+        halves.done()
+        if not stores.has_ledger(url):
+            raise RefusedError("no-migration", f"{url.text} knows no migration", hint=stores.ledger_hint(url))
+        target = stores.open_target(url)
+        try:
+            known = find_ledger(target, migration, url).migration
+        finally:
+            target.close()
+        with progress() as tell:
+            done = retry(url, known, source_url=origin, progress=tell, stop=stop_on_signals())
+        show(retried_text(done, url), as_json=talk.as_json)
+        if talk.as_json:
+            print_json(done.to_json())
+        return done.exit_code, done.proof.outcome if done.proof else None
+
+    talk.run(work)
 
 
 @app.command()

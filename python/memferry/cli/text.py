@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from memferry.model import KINDS
+from memferry.phases.estimate import NOT_LOOKED_AT, QuickPlan, seconds
 from memferry.phases.migrate import Result
 from memferry.phases.parity import Parity
 from memferry.phases.plan import Plan
+from memferry.phases.quarantine import Retried
+from memferry.phases.status import Standing
 from memferry.urls import StoreUrl
 
-__all__ = ["plan_text", "report_text", "result_text"]
+__all__ = ["plan_text", "quick_text", "report_text", "result_text", "retried_text", "standing_text"]
 
 _COLUMNS = {"read": 12, "written": 12, "unchanged": 12, "conflicts": 10, "quarantined": 12, "deleted": 8}
 """Shown columns and their widths; the table fits 80 columns."""
@@ -27,7 +30,7 @@ def plan_text(plan: Plan) -> str:
     """The plan for people."""
     lines = [
         f"migration  {plan.migration}",
-        f"source     {plan.source['backend']}, profile {plan.source['profile']}, {plan.source['identity']}",
+        f"source     {plan.source['identity']}, profile {plan.source['profile']}",
         f"target     {plan.target['backend']}, profile {plan.target['profile']}, {plan.target_records} records now",
         f"ranges     {len(plan.ranges)}",
         "",
@@ -37,7 +40,8 @@ def plan_text(plan: Plan) -> str:
     if plan.repeated:
         lines.append(f"  {len(plan.repeated)} ids stand more than once; those records will be quarantined")
     lines += [f"  gap {gap.name}: {gap.records} records, for example {gap.example}" for gap in plan.gaps]
-    lines += ["", "nothing was written"]
+    secs = seconds(plan.records, plan.source["backend"], plan.target["backend"])
+    lines += ["", f"roughly    {_bytes(plan.size_bytes)}, {_time(secs)} to copy and prove; nothing was written"]
     return "\n".join(lines)
 
 
@@ -55,6 +59,71 @@ def _chosen(plan: Plan) -> list[str]:
         )
         lines += [f"    {kind} {', '.join(ids)}" for kind, *ids in found.examples]
     return lines
+
+
+def quick_text(plan: QuickPlan) -> str:
+    """Estimates for people."""
+    rows = "not counted without reading" if plan.rows is None else f"{plan.rows:,}"
+    target = (
+        "nothing there yet" if plan.target is None else f"{plan.target['identity']}, profile {plan.target['profile']}"
+    )
+    lines = [
+        f"source     {plan.source['identity']}, profile {plan.source['profile']}",
+        f"target     {target}",
+        f"rows       {rows}" + (f", {_bytes(plan.size_bytes)}" if plan.size_bytes else ""),
+    ]
+    if plan.estimate_secs is not None:
+        lines.append(f"roughly    {_time(plan.estimate_secs)} to copy and prove")
+    lines += ["", "from counts only; not looked at:", *(f"  {what}" for what in NOT_LOOKED_AT)]
+    lines += ["nothing was written; without --quick everything is read"]
+    return "\n".join(lines)
+
+
+def retried_text(done: Retried, target: StoreUrl) -> str:
+    """What came of a retry, for people."""
+    lines = [f"moved {done.moved:,}, left {len(done.left):,}"]
+    lines += [f"  {number}  {row.kind or '?'} {row.id or row.key}: {why}" for number, row, why in done.left[:_SHOWN]]
+    if len(done.left) > _SHOWN:
+        lines.append(f"  ... {len(done.left) - _SHOWN:,} more, `--json` has them all")
+    if done.proof:
+        lines += ["", result_text(done.proof, target)]
+    elif done.moved:
+        lines.append("not compared yet: `memferry verify SRC DST` does")
+    return "\n".join(lines)
+
+
+def standing_text(row: Standing) -> str:
+    """How far a migration is, for people."""
+    percent = f"  {row.percent:g} %" if row.percent is not None and row.state == "copying" else ""
+    lines = [f"{row.migration}  {row.state}  {row.outcome or ''}{percent}".rstrip()]
+    of = f" of {row.rows:,}" if row.rows is not None else ""
+    rate = f", {row.rate:,.0f}/s" if row.rate else ""
+    left = f", {_time(row.eta_secs)} left" if row.eta_secs is not None else ""
+    lines.append(f"  {row.books.total('read'):,}{of} records read, {row.ranges_done} ranges done{rate}{left}")
+    odd = {name: row.books.total(name) for name in ("quarantined", "conflicts")}
+    if any(odd.values()):
+        lines.append("  " + ", ".join(f"{name} {count:,}" for name, count in odd.items() if count))
+    if row.lock and row.lock.alive:
+        since = f" for {_time(row.running_secs)}" if row.running_secs is not None else ""
+        sign = f"last sign {row.lock.silent_secs:.0f} s ago"
+        lines.append(f"  process {row.lock.pid} on {row.lock.host} is at work{since}, {sign}")
+    elif row.unfinished:
+        lines.append("  nobody is at work" + (f"; to resume: {row.command}" if row.command else ""))
+    return "\n".join(lines)
+
+
+def _bytes(size: int) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:,.0f} {unit}"
+        size //= 1000
+    return f"{size:,} TB"
+
+
+def _time(secs: float) -> str:
+    if secs < 90:
+        return f"{max(1, round(secs))} s"
+    return f"{secs / 60:,.0f} min" if secs < 90 * 60 else f"{secs / 3600:,.1f} h"
 
 
 def result_text(result: Result, target: StoreUrl) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -136,6 +136,8 @@ def migrate(
     *,
     progress: Progress = lambda *_: None,
     stop: Stop | None = None,
+    approve: Callable[[Plan], None] = lambda _: None,
+    command: str = "",
 ) -> Result:
     """Moves everything, or takes up what was left of an unfinished run.
 
@@ -145,6 +147,8 @@ def migrate(
         options: What the user chose.
         progress: Called after every page with phase, records so far, records in all.
         stop: Set it to end between two pages.
+        approve: Called with the plan before anything is written; what it raises ends the run.
+        command: What a person would enter to resume, for `status`.
 
     Raises:
         RefusedError: Before anything is written.
@@ -162,6 +166,7 @@ def migrate(
         source = open_source(source_url)
     else:
         fresh_plan = plan_only(source_url, target_url, options, progress=progress, stop=stop)
+        approve(fresh_plan)
         source = retrying(lambda: open_source(source_url))
     target = retrying(lambda: open_target(target_url, options.accept))
     source = gathered_source(source, target)
@@ -169,7 +174,7 @@ def migrate(
         ledger = Ledger(target.documents, migration_id(source, target))
         retrying(lambda: ledger.acquire(target))
         try:
-            result = _run(source, target, ledger, options, fresh_plan, progress, stop)
+            result = _run(source, target, ledger, options, fresh_plan, progress, stop, approve, command)
             if options.parity:
                 _search(result, source_url, target_url, source, options, progress, stop)
                 retrying(lambda: ledger.save_run(outcome=result.outcome))
@@ -191,13 +196,17 @@ def _run(
     fresh_plan: Plan | None,
     progress: Progress,
     stop: Stop,
+    approve: Callable[[Plan], None],
+    command: str,
 ) -> Result:
     run = retrying(ledger.run)
     resumed = run is not None and run["state"] in {"copying", "verifying"}
     if run is not None and resumed:
         plan = _bound_plan(ledger, source, options, copied=run["state"] == "verifying")
+        approve(plan)
     else:
-        plan = _start(source, target, ledger, options, fresh_plan, progress, stop)
+        plan = _start(source, target, ledger, options, fresh_plan, progress, stop, approve)
+    _note(ledger, plan, command)
     retrying(lambda: target.prepare(plan.migration, plan.vectors))
     failpoint("prepared")
     run_copy(plan, source, target, ledger, options, progress=progress, stop=stop, resumed=resumed)
@@ -227,12 +236,14 @@ def _start(
     fresh_plan: Plan | None,
     progress: Progress,
     stop: Stop,
+    approve: Callable[[Plan], None],
 ) -> Plan:
     if fresh_plan is not None:
         store = {"backend": target.backend, "profile": target.profile, "identity": target.identity}
         plan = replace(fresh_plan, migration=ledger.migration, target=store)
     else:
         plan = make_plan(source, target, options, progress=progress, stop=stop)
+        approve(plan)
 
     def start() -> None:
         with target.transaction():
@@ -242,6 +253,23 @@ def _start(
     retrying(start)
     failpoint("planned")
     return plan
+
+
+def _note(ledger: Ledger, plan: Plan, command: str) -> None:
+    """Notes what `status` tells of the run."""
+
+    def note() -> None:
+        before = ledger.books().total("read")
+        ledger.save_run(
+            command=command,
+            folder=str(Path.cwd()),
+            rows=plan.rows,
+            began_at=time.time(),
+            read_before=before,
+            outcome=None,
+        )
+
+    retrying(note)
 
 
 def _bound_plan(ledger: Ledger, source: Source, options: Options, *, copied: bool) -> Plan:
@@ -356,7 +384,9 @@ def judge(plan: Plan, books: Books, verification: Verification, options: Options
         return "not_proven"
     if plan.transform.partial:
         return "partial"
-    return "proven" if verification.source_unchanged else "matched_live"
+    # A plan without a digest of the source is no witness; then the user's word counts, and only then.
+    unchanged = verification.source_unchanged if plan.source_total else options.source_frozen
+    return "proven" if unchanged else "matched_live"
 
 
 def _search(

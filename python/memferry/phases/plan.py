@@ -56,6 +56,7 @@ class Options:
         max_deletes_percent: Refuse to delete more than this share of the target.
         max_quarantined: Quarantined records that still count as success.
         parallelism: Ranges at a time.
+        source_frozen: The user's word that the source does not change, for stores that give no witness.
         limits: Bounds of a page.
         parity: How many searches both ends are asked for comparison, after the proof; 0 for none.
         min_recall: Not proven if the target finds less than this share of the nearest neighbours.
@@ -69,6 +70,7 @@ class Options:
     max_deletes_percent: float = 10.0
     max_quarantined: int = 0
     parallelism: int = 2
+    source_frozen: bool = False
     limits: Limits = field(default_factory=Limits)
     parity: int = 0
     min_recall: float | None = None
@@ -105,12 +107,14 @@ class Plan:
         repeated: Kind and id of records that stand more than once.
         source_total: Digest over every record of the source.
         target_records: Records the target held.
+        target_total: Digest over every record the target held.
         existing: Records of others that the run would write over.
         accept: Accepted gaps.
         vectors: What embeddings there are.
         transform: Which records go on, and how.
         passing: Records that the mapping and `where` let through.
         duplicates: Records that say the same.
+        size_bytes: Size of the records, as they are held in memory.
     """
 
     migration: str
@@ -129,6 +133,8 @@ class Plan:
     transform: Decisions = field(default_factory=Decisions)
     passing: int = 0
     duplicates: Duplicates = field(default_factory=Duplicates)
+    size_bytes: int = 0
+    target_total: str = ""
     format: Literal[1] = 1
 
     @property
@@ -205,6 +211,7 @@ def _cut(source: Source, *, ordered: bool) -> list[Range]:
 class _Scan:
     books: Books = field(default_factory=Books)
     rows: int = 0
+    size_bytes: int = 0
     gaps: dict[str, Gap] = field(default_factory=dict)
     vectors: dict[tuple[str, int, int], int] = field(default_factory=dict)
 
@@ -263,6 +270,7 @@ def make_plan(
             gaps = target.gaps(applied.records)
             with lock:
                 scan.rows += page.read
+                scan.size_bytes += page.records.nbytes
                 scan.add_gaps(gaps)
                 scan.add_gaps(list(applied.lost))
                 for kind, count in page.records.counts():
@@ -281,7 +289,7 @@ def make_plan(
     twice = filed.repeated()
     repeated = _identities(source, ranges, target, twice, options.limits, deciding) if len(twice) else []
     transform, duplicates = deciding.decide(source, ranges, keys, options.limits)
-    held, existing = _look_at_target(target, filed, migration_id(source, target), options, stop)
+    held, existing, target_total = _look_at_target(target, filed, migration_id(source, target), options, stop)
     plan = Plan(
         migration=migration_id(source, target),
         source={**_store(source), **({} if witness is None else {"witness": witness})},
@@ -294,6 +302,8 @@ def make_plan(
         source_total=buckets.total(),
         target_records=held,
         existing=existing,
+        size_bytes=scan.size_bytes,
+        target_total=target_total,
         accept=tuple(sorted(options.accept)),
         vectors=tuple(
             VectorSpec(name, ("dense", "sparse", "multi")[kind], dim, count)
@@ -331,21 +341,23 @@ def _look_at_target(
     migration: str,
     options: Options,
     stop: Stop,
-) -> tuple[int, int]:
+) -> tuple[int, int, str]:
     held = existing = 0
+    total = Buckets(BUCKETS)
     store = retrying(target.source)
     if store is None:
-        return 0, 0
+        return 0, 0, total.total()
     for stream in retrying(store.streams):
         for page in read_stream(store, stream.name, options.limits):
             stop.check()
             batch = page.records
             held += len(batch)
+            total.add(batch)
             ours = [marker is not None and marker[0] == migration for marker in batch.markers()]
             known = keys.contains(batch)
             existing += sum(1 for mine, there in zip(ours, known, strict=True) if there and not mine)
     store.close()
-    return held, existing
+    return held, existing, total.total()
 
 
 def _refuse(plan: Plan, options: Options) -> None:
