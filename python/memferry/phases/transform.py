@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from memferry._native import Batch, DedupKeys, Keys, Sample, check_mapping, check_where
-from memferry._native import Transform as NativeTransform
+from memferry._native import Transform as Native
 from memferry.backends.api import Source
 from memferry.errors import RefusedError
 from memferry.model import Limits, Quarantined, Range
@@ -187,7 +187,7 @@ class Transform:
         }
         one_by_one = (decisions.where, decisions.mapping, decisions.largest, decisions.kept)
         nothing = not decisions.merged and all(value is None for value in one_by_one)
-        self._native = None if nothing else NativeTransform(json.dumps({**chosen, "accepted": accepted}))
+        self._native = None if nothing else Native(json.dumps({**chosen, "accepted": accepted}))
 
     def apply(self, batch: Batch) -> Applied:
         """Runs over a batch."""
