@@ -31,6 +31,9 @@ class Batch:
     def digests(self) -> list[str]:
         """Hex digest of each record."""
 
+    def unlike(self, other: Batch) -> tuple[int, str] | None:
+        """Records that are others at the same place of another batch: how many, and the id of the first."""
+
     def filter(self, mask: bytes) -> Batch:
         """The rows whose byte in `mask` is not zero."""
 
@@ -350,6 +353,9 @@ class Keys:
     def contains_owners(self, records: Batch) -> bytes:
         """One byte a record: 1 where its owner was added as an entity."""
 
+    def contains_identities(self, identities: list[tuple[str, str]]) -> bytes:
+        """One byte an identity: 1 where this kind and id were added."""
+
     def repeated(self) -> Keys:
         """Only the keys that were added more than once."""
 
@@ -369,6 +375,56 @@ class Spill:
 
 def gathered(records: Batch) -> int:
     """How many observations were gathered into the entities of a batch."""
+
+@final
+class Transform:
+    """Runs the decisions of a plan on batches."""
+
+    def __new__(cls, decisions_json: str) -> Transform: ...
+    def apply(self, records: Batch) -> tuple[Batch, bytes, list[_Quarantined], list[tuple[str, int, str]]]:
+        """Records that go on, a byte a row, quarantined rows, dropped gaps.
+
+        The byte: 0 kept, 1 filtered, 2 deduplicated, 3 quarantined. A gap: name, records, id of the first.
+        """
+
+@final
+class DedupKeys:
+    """Keys by which records say the same, at most 20 bytes each."""
+
+    def __new__(cls, *, exact: bool = False) -> DedupKeys: ...
+    def __len__(self) -> int: ...
+    @property
+    def held_bytes(self) -> int:
+        """Bytes held for the keys."""
+
+    def add(self, records: Batch) -> None:
+        """Adds the keys of records."""
+
+    def keys(self, records: Batch) -> list[str | None]:
+        """Hex key of each record, None where it has no text to compare."""
+
+    def repeated(self) -> tuple[DedupKeys, int]:
+        """Only the keys that stand more than once, each once, and how many records have one of them."""
+
+    def members(self, records: Batch) -> list[tuple[int, str]]:
+        """Row and hex key of the records whose key was added."""
+
+@final
+class Sample:
+    """A sample of records that does not depend on their order."""
+
+    def __new__(cls, size: int) -> Sample: ...
+    def add(self, records: Batch) -> None:
+        """Adds records."""
+
+    def largest(self) -> str | None:
+        """Hex of the largest identity that is in it, None where there is none."""
+
+def check_mapping(mapping_json: str) -> None:
+    """Refuses a mapping in its JSON form that contradicts itself; the error begins with the path of what is wrong."""
+
+def check_where(expression: str) -> None:
+    """Refuses a filter that does not compile or cannot give yes or no."""
 
 def classify(source: Batch, existing: Batch, migration: str) -> bytes:
     """One byte a source record: 0 create, 1 update, 2 unchanged, 3 conflict, 4 existing."""

@@ -3,7 +3,8 @@
 The environment, each variable optional: `MEMFERRY_TEST_PAGE` (records a page) and `MEMFERRY_TEST_RANGE` (rows a range),
 `MEMFERRY_TEST_RETRY_SECS`, `MEMFERRY_TEST_LEASE_SECS`, `MEMFERRY_TEST_HOST` (what this host is called), and
 `MEMFERRY_TEST_PAUSE=committed:3`: the third time it passes that place it says `paused` on stdout and goes on after a
-line on stdin. Places are the failpoints, and `plan`, `copy`, `verify`: after a page of that phase.
+line on stdin. Places are the failpoints, `start` (before it does anything), and `plan`, `copy`, `verify`: after a page
+of that phase.
 """
 
 from __future__ import annotations
@@ -77,4 +78,5 @@ def _patch() -> None:
 
 if __name__ == "__main__":
     _patch()
+    _here("start")
     main.run()

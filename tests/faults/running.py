@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -74,6 +74,12 @@ class Running:
         """Kills it."""
         self._process.kill()
         return self.ended()
+
+    def kill_after(self, secs: float) -> Ended:
+        """Kills it after a time, unless it has ended by then."""
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(secs)
+        return self.kill()
 
     def ended(self, deadline_secs: float = _DEADLINE_SECS) -> Ended:
         """Waits for its end."""

@@ -71,8 +71,8 @@ def clock_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return library
 
 
-@pytest.mark.parametrize("jump_secs", [-86_400, 86_400, 400_000_000])
-@pytest.mark.parametrize("backend", ["embedded", "jsonl", "qdrant"])
+@pytest.mark.parametrize("jump_secs", [-86_400, 400_000_000])
+@pytest.mark.parametrize("backend", ["embedded", "qdrant"])
 def test_the_clock_jumps_in_the_middle(
     backend: str, jump_secs: int, make_ends: MakeEnds, clock_library: Path, tmp_path: Path
 ) -> None:

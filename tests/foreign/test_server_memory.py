@@ -179,6 +179,8 @@ def test_what_the_file_cannot_hold_is_declared(tmp_path: Path) -> None:
     ]
     again = run(str(source), target, accept=gaps)
     assert (again.outcome, columns(again)) == ("proven", (0, 2, 0, 2, 0, 0))
+    # `verify` knows what was given up.
+    assert verify_only(parse_url(str(source)), parse_url(target), Options()).outcome == "proven"
 
 
 def test_relations_that_become_one_are_not_written_over_each_other(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
-from typing import Annotated, Any, Final
+from pathlib import Path
+from typing import Annotated, Any, Final, cast
 
 import typer
 
@@ -21,6 +22,8 @@ from memferry.cli.progress import EVENTS_FORMAT, events_to, show_progress
 from memferry.errors import MemferryError, RefusedError, StoreError
 from memferry.library import choose
 from memferry.phases.plan import Options, Progress, Stop
+from memferry.phases.transform import Decisions, load_mapping
+from memferry.phases.transform import Dedup as DedupWord
 from memferry.retry import give_up_on
 from memferry.urls import Secrets, StoreUrl, hybrid_url, parse_url, secrets_from_environment
 
@@ -87,6 +90,29 @@ class Choices:
     on_existing: Annotated[str, typer.Option(help="records of others with the same id: refuse, keep or overwrite")] = (
         "refuse"
     )
+    where: Annotated[str | None, typer.Option(metavar="EXPR", help="move only records for which this CEL is true")] = (
+        None
+    )
+    mapping: Annotated[
+        Path | None, typer.Option("--map", metavar="FILE", help="move, set, drop fields and rename scopes by a table")
+    ] = None
+    dedup: Annotated[str, typer.Option(help="records that say the same: report, exact (merge equal ones) or off")] = (
+        "report"
+    )
+    sample: Annotated[int | None, typer.Option(metavar="N", help="move only N records, spread over all")] = None
+    limit: Annotated[int | None, typer.Option(metavar="N", help="move only the first N records")] = None
+
+    def decisions(self) -> Decisions:
+        """Which records were chosen, and how they are mapped."""
+        asked = Decisions(
+            where=self.where,
+            mapping=None if self.mapping is None else load_mapping(self.mapping),
+            dedup=cast("DedupWord", self.dedup),  # `check` refuses others
+            sample=self.sample,
+            limit=self.limit,
+        )
+        asked.check()
+        return asked
 
 
 @dataclass(frozen=True)
@@ -220,4 +246,5 @@ def store_url(
 
 def options(choices: Choices, **chosen: Any) -> Options:
     """Checks what the user chose."""
+    chosen.setdefault("transform", choices.decisions())
     return choose(accept=choices.accept or (), on_existing=choices.on_existing, **chosen)

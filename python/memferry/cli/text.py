@@ -20,6 +20,7 @@ _COLUMNS = {"read": 12, "written": 12, "unchanged": 12, "conflicts": 10, "quaran
 _WORDS = {
     "proven": "every record is there, field by field, and the source did not change",
     "matched_live": "every record matched, but the source changed between plan and proof",
+    "partial": "every record that was chosen is there, field by field",
     "not_proven": "the target is not what the source is",
 }
 _SHOWN = 20
@@ -35,6 +36,7 @@ def plan_text(plan: Plan) -> str:
         "",
         *(f"  {kind:<12} {plan.counts[kind]:>10,}" for kind in (*KINDS, "unknown") if plan.counts.get(kind)),
     ]
+    lines += _chosen(plan)
     if plan.repeated:
         lines.append(f"  {len(plan.repeated)} ids stand more than once; those records will be quarantined")
     lines += [f"  gap {gap.name}: {gap.records} records, for example {gap.example}" for gap in plan.gaps]
@@ -108,11 +110,32 @@ def _time(secs: float) -> str:
     return f"{secs / 60:,.0f} min" if secs < 90 * 60 else f"{secs / 3600:,.1f} h"
 
 
+def _chosen(plan: Plan) -> list[str]:
+    """Which records go on."""
+    made, found = plan.transform, plan.duplicates
+    lines = []
+    if made.where is not None:
+        lines.append(f"  where: {plan.passing:,} of {sum(plan.counts.values()):,} records")
+    if made.sample or made.limit:
+        lines.append(f"  of these at most {made.sample or made.limit:,} are moved")
+    if found.groups:
+        lines.append(
+            f"  same text: {found.records:,} records in {found.groups:,} groups, {len(made.merged):,} merged away"
+        )
+        lines += [f"    {kind} {', '.join(ids)}" for kind, *ids in found.examples]
+    return lines
+
+
 def result_text(result: Result, target: StoreUrl) -> str:
     """The report for people."""
-    lines = [f"  {'kind':<12}" + "".join(f"{name:>{width}}" for name, width in _COLUMNS.items())]
+    columns = _COLUMNS
+    if result.books.total("filtered") or result.books.total("deduplicated"):
+        # The table still fits: what nothing is booked in makes room.
+        kept = {name: width for name, width in _COLUMNS.items() if name == "written" or result.books.total(name)}
+        columns = {**kept, "filtered": 10, "deduplicated": 14}
+    lines = [f"  {'kind':<12}" + "".join(f"{name:>{width}}" for name, width in columns.items())]
     for kind, counts in result.books.to_json().items():
-        lines.append(f"  {kind:<12}" + "".join(f"{counts[name]:>{width},}" for name, width in _COLUMNS.items()))
+        lines.append(f"  {kind:<12}" + "".join(f"{counts[name]:>{width},}" for name, width in columns.items()))
     if result.verification:
         counts = result.verification.counts()
         lines += ["", "  " + ", ".join(f"{name} {value:,}" for name, value in counts.items())]

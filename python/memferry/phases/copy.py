@@ -12,10 +12,11 @@ from memferry.backends.api import Reader, Source, Target, as_foreign
 from memferry.errors import StoreError, TransientError
 from memferry.failpoints import failpoint
 from memferry.ledger import LEASE_SECS, Ledger, RangeState
-from memferry.model import Page, Quarantined, Range
+from memferry.model import Quarantined, Range
 from memferry.phases.gather import Gathered
 from memferry.phases.plan import Options, Plan, Progress, Stop
 from memferry.phases.reading import read_page
+from memferry.phases.transform import Transform
 from memferry.profiles import load_mapper
 from memferry.retry import retrying
 
@@ -49,6 +50,7 @@ class _Copy:
         self.stop = stop
         # A target that was empty and has no page of ours yet: nothing can be there, so nothing is looked for.
         self.fresh = plan.target_records == 0 and not resumed
+        self.transform = Transform(plan.transform, plan.accept)
         self.repeated = Keys()
         self.repeated.add_identities(list(plan.repeated))
         self.documents: Mapper = load_mapper("native", "document")
@@ -87,9 +89,15 @@ class _Copy:
         books.of("observation").exploded += page.exploded
         for row in page.quarantined:
             books.of(row.kind or "unknown").read += 1
+        applied = self.transform.apply(page.records)
+        for kind, count in applied.filtered:
+            books.of(kind).filtered += count
+        for kind, count in applied.deduplicated:
+            books.of(kind).deduplicated += count
         with self.target.transaction():
             self.ledger.check()
-            quarantined = [*page.quarantined, *self.write(part, page, state)]
+            written = self.write(part, applied.records, state)
+            quarantined = [*page.quarantined, *applied.quarantined, *written]
             failpoint("written")
             for row in quarantined:
                 books.of(row.kind or "unknown").quarantined += 1
@@ -105,9 +113,9 @@ class _Copy:
             self.done += page.read
         return state
 
-    def write(self, part: Range, page: Page, state: RangeState) -> list[Quarantined]:
+    def write(self, part: Range, records: Batch, state: RangeState) -> list[Quarantined]:
         """Writes what is to be written of a page; what could not be moved."""
-        records, quarantined = page.records, []
+        quarantined: list[Quarantined] = []
         if self.plan.repeated:
             twice = self.repeated.contains(records)
             bad = Mapper.quarantine(records.filter(twice), "repeated-id", "this id stands more than once in the source")

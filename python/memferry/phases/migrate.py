@@ -24,7 +24,7 @@ from memferry.phases.plan import Options, Plan, Progress, Stop, make_plan, migra
 from memferry.phases.reading import read_pages, read_stream
 from memferry.phases.verify import Verification, verify
 from memferry.retry import retrying
-from memferry.stores import has_ledger, open_source, open_target
+from memferry.stores import has_ledger, ledger_hint, open_source, open_target
 from memferry.urls import StoreUrl
 
 __all__ = ["Result", "migrate", "plan_only", "verify_only"]
@@ -63,8 +63,8 @@ class Result:
 
     @property
     def exit_code(self) -> int:
-        """0 proven or matched live, 1 not proven."""
-        return 0 if self.outcome in {"proven", "matched_live"} else 1
+        """0 proven, matched live or partial as asked, 1 not proven."""
+        return 0 if self.outcome in {"proven", "matched_live", "partial"} else 1
 
     def to_json(self) -> dict[str, Any]:
         """The final object of `--json`."""
@@ -284,6 +284,13 @@ def _bound_plan(ledger: Ledger, source: Source, options: Options, *, copied: boo
             f"{list(plan.accept)}, not {sorted(options.accept)}",
             hint="resume with the same options, or `memferry rollback` first",
         )
+    changed = plan.transform.changed(options.transform)
+    if changed:
+        raise RefusedError(
+            "plan-changed",
+            f"migration {ledger.migration} is unfinished and was planned with another {', '.join(changed)}",
+            hint="resume with the same options, or `memferry rollback` first",
+        )
     if plan.source.get("witness") != source.witness():
         if copied:  # What is left to do is to compare, and that needs no offsets.
             return replace(plan, ranges=_whole(source))
@@ -375,6 +382,8 @@ def judge(plan: Plan, books: Books, verification: Verification, options: Options
     )
     if failed:
         return "not_proven"
+    if plan.transform.partial:
+        return "partial"
     # A plan without a digest of the source is no witness; then the user's word counts, and only then.
     unchanged = verification.source_unchanged if plan.source_total else options.source_frozen
     return "proven" if unchanged else "matched_live"
@@ -412,10 +421,10 @@ def verify_only(
     if options.parity:
         check_searchable(source_url, target_url)
     if not has_ledger(target_url):
-        raise RefusedError("no-migration", f"there is nothing at {target_url.text}")
-    source, target = open_source(source_url), open_target(target_url, options.accept)
-    source = gathered_source(source, target)
+        raise RefusedError("no-migration", f"there is nothing at {target_url.text}", hint=ledger_hint(target_url))
+    opened, target = open_source(source_url), open_target(target_url, options.accept)
     try:
+        source = gathered_source(opened, target)
         ledger = Ledger(target.documents, migration_id(source, target))
         text = ledger.plan()
         if text is None:
@@ -425,6 +434,11 @@ def verify_only(
                 hint="`memferry status TARGET` lists those it knows",
             )
         plan = Plan.from_json(text)
+        if plan.accept != tuple(sorted(options.accept)):
+            # What was given up then is not expected now.
+            target.close()
+            target = open_target(target_url, plan.accept)
+            source, ledger = gathered_source(opened, target), Ledger(target.documents, plan.migration)
         # The source may have grown since: the whole of it is compared, not the ranges of the plan.
         plan = replace(plan, ranges=_whole(source))
         verification = verify(plan, source, target, ledger, options, progress=progress, stop=stop)
@@ -436,6 +450,6 @@ def verify_only(
             _search(result, source_url, target_url, source, options, progress, stop)
     finally:
         target.close()
-        source.close()
+        opened.close()
     result.elapsed_secs = time.monotonic() - started
     return result

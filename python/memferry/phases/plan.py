@@ -17,6 +17,7 @@ from memferry.ledger import parsed
 from memferry.model import KINDS, Books, Limits, OnConflict, OnExisting, Range, VectorSpec
 from memferry.phases.gather import Gathered
 from memferry.phases.reading import read_pages, read_stream
+from memferry.phases.transform import Deciding, Decisions, Duplicates
 from memferry.retry import retrying
 
 __all__ = ["BUCKETS", "PLAN_FORMAT", "Gap", "Options", "Plan", "Progress", "Stop", "make_plan", "migration_id"]
@@ -59,6 +60,7 @@ class Options:
         limits: Bounds of a page.
         parity: How many searches both ends are asked for comparison, after the proof; 0 for none.
         min_recall: Not proven if the target finds less than this share of the nearest neighbours.
+        transform: Which records go on, and how.
     """
 
     accept: tuple[str, ...] = ()
@@ -72,6 +74,7 @@ class Options:
     limits: Limits = field(default_factory=Limits)
     parity: int = 0
     min_recall: float | None = None
+    transform: Decisions = field(default_factory=Decisions)
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,9 @@ class Plan:
         accept: Accepted gaps.
         vectors: What embeddings there are.
         size_bytes: Size of the records, as they are held in memory.
+        transform: Which records go on, and how.
+        passing: Records that the mapping and `where` let through.
+        duplicates: Records that say the same.
     """
 
     migration: str
@@ -126,6 +132,9 @@ class Plan:
     vectors: tuple[VectorSpec, ...]
     size_bytes: int = 0
     target_total: str = ""
+    transform: Decisions = field(default_factory=Decisions)
+    passing: int = 0
+    duplicates: Duplicates = field(default_factory=Duplicates)
     format: Literal[1] = 1
 
     @property
@@ -158,6 +167,9 @@ class Plan:
         value["repeated"] = tuple((kind, identity) for kind, identity in value["repeated"])
         value["accept"] = tuple(value["accept"])
         value["vectors"] = tuple(VectorSpec(**v) for v in value["vectors"])
+        if "transform" in value:
+            value["transform"] = Decisions.from_json(value["transform"])
+            value["duplicates"] = Duplicates.from_json(value["duplicates"])
         return cls(**value)
 
     def hash(self) -> str:
@@ -169,6 +181,7 @@ class Plan:
             "ranges": [asdict(r) for r in self.ranges],
             "accept": sorted(self.accept),
             "repeated": self.repeated,
+            "transform": asdict(self.transform),
         }
         return blake3_hex(json.dumps(bound, sort_keys=True).encode())
 
@@ -231,6 +244,14 @@ def make_plan(
         RefusedError: `gap`, `existing`, `repeated-id`.
     """
     stop = stop or Stop()
+    deciding = Deciding(options.transform)
+    if isinstance(source, Gathered) and options.transform.alters:
+        raise RefusedError(
+            "not-native",
+            f"profile `{target.profile}` keeps observations inside their entities, "
+            "and is written without where, map, sample, limit and exact dedup",
+            hint="move to an embedded store with them, and from there on",
+        )
     witness = source.witness()
     ranges = _cut(source, ordered=target.ordered)
     expected = sum(s.rows or 0 for s in retrying(source.streams)) or None
@@ -242,19 +263,21 @@ def make_plan(
         for page in read_pages(source, part, options.limits):
             stop.check()
             buckets.add(page.records)
-            keys.add(page.records)
+            applied = deciding.see(part, page.records)
+            keys.add(applied.records)
             if filed is not keys:
-                filed.add(target.image(page.records))
-            gaps = target.gaps(page.records)
+                filed.add(target.image(applied.records))
+            gaps = target.gaps(applied.records)
             with lock:
                 scan.rows += page.read
                 scan.size_bytes += page.records.nbytes
                 scan.add_gaps(gaps)
+                scan.add_gaps(list(applied.lost))
                 for kind, count in page.records.counts():
                     scan.books.of(kind).read += count
                 scan.books.of("observation").read += page.nested
                 scan.books.of("unknown").read += len(page.quarantined)
-                for name, form, dim, count in page.records.vector_specs():
+                for name, form, dim, count in applied.records.vector_specs():
                     scan.vectors[name, form, dim] = scan.vectors.get((name, form, dim), 0) + count
                 progress("plan", scan.rows, expected)
 
@@ -264,7 +287,8 @@ def make_plan(
     if isinstance(source, Gathered):
         scan.add_gaps(source.gaps)
     twice = filed.repeated()
-    repeated = _identities(source, ranges, target, twice, options.limits) if len(twice) else []
+    repeated = _identities(source, ranges, target, twice, options.limits, deciding) if len(twice) else []
+    transform, duplicates = deciding.decide(source, ranges, keys, options.limits)
     held, existing, target_total = _look_at_target(target, filed, migration_id(source, target), options, stop)
     plan = Plan(
         migration=migration_id(source, target),
@@ -285,6 +309,9 @@ def make_plan(
             VectorSpec(name, ("dense", "sparse", "multi")[kind], dim, count)
             for (name, kind, dim), count in sorted(scan.vectors.items())
         ),
+        transform=transform,
+        passing=deciding.passing,
+        duplicates=duplicates,
     )
     _refuse(plan, options)
     return plan
@@ -295,14 +322,15 @@ def _store(store: Source | Target) -> dict[str, str]:
 
 
 def _identities(
-    source: Source, ranges: list[Range], target: Target, keys: Keys, limits: Limits
+    source: Source, ranges: list[Range], target: Target, keys: Keys, limits: Limits, deciding: Deciding
 ) -> list[tuple[str, str]]:
     """Kinds and ids, in the source, of records that are filed under one of `keys`."""
     found: set[tuple[str, str]] = set()
     foreign = as_foreign(target)
     for part in ranges:
         for page in read_pages(source, part, limits):
-            records = foreign.fit(page.records)[0] if foreign else page.records
+            records = deciding.transform.apply(page.records).records
+            records = foreign.fit(records)[0] if foreign else records
             found.update(records.filter(keys.contains(target.image(records))).identities())
     return sorted(found)
 

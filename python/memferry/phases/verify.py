@@ -11,9 +11,10 @@ from typing import Final
 from memferry._native import Batch, Buckets, Drill, Keys, diff
 from memferry.backends.api import Source, Target
 from memferry.ledger import Ledger
-from memferry.model import Quarantined, Range
+from memferry.model import Page, Quarantined, Range
 from memferry.phases.plan import BUCKETS, Options, Plan, Progress, Stop
-from memferry.phases.reading import read_pages, read_stream
+from memferry.phases.reading import read_pages
+from memferry.phases.transform import Transform
 from memferry.retry import retrying
 
 __all__ = ["Difference", "Verification", "verify"]
@@ -84,26 +85,36 @@ class _Verifier:
         # Records that bear the marker of another migration are foreign; those without any are, where others had been.
         self.marker = plan.migration
         self.unmarked = plan.target_records == 0
+        self.transform = Transform(plan.transform, plan.accept)
         self.repeated = Keys()
         self.repeated.add_identities(list(plan.repeated))
         quarantined = retrying(lambda: list(ledger.quarantined()))
         self.quarantined = {(row.kind, row.id) for _, row in quarantined if row.id is not None}
         self.conflicts = {(c["kind"], c["id"]) for c in retrying(lambda: list(ledger.conflicts()))}
 
-    def expected(self, batch: Batch) -> Batch:
-        """What the target should hold of a source batch."""
+    def expected(self, batch: Batch, left_out: Keys | None = None) -> Batch:
+        """What the target should hold of a source batch; what it need not hold is added to `left_out`."""
+        applied = self.transform.apply(batch)
+        if left_out is not None and applied.left_out is not None:
+            left_out.add(self.target.image(applied.left_out))
+        batch = applied.records
         if self.plan.repeated:
             batch = batch.filter(bytes(1 - flag for flag in self.repeated.contains(batch)))
         return self.target.image(batch)
 
     def each_source(self, use: Callable[[Batch, int], None]) -> None:
+        self._each(self.source, list(self.plan.ranges), lambda page: use(page.records, page.read))
+
+    def _each(self, store: Source, parts: list[Range], use: Callable[[Page], None]) -> None:
+        """Reads ranges of a store, some at a time; `use` is called by several threads."""
+
         def read(part: Range) -> None:
-            for page in read_pages(self.source, part, self.options.limits):
+            for page in read_pages(store, part, self.options.limits):
                 self.stop.check()
-                use(page.records, page.read)
+                use(page)
 
         with ThreadPoolExecutor(max_workers=self.options.parallelism) as pool:
-            for done in [pool.submit(read, part) for part in self.plan.ranges]:
+            for done in [pool.submit(read, part) for part in parts]:
                 done.result()
 
     def each_target(self, use: Callable[[Batch, int], None], spoiled: list[Quarantined] | None = None) -> None:
@@ -111,12 +122,18 @@ class _Verifier:
         store = retrying(self.target.source)
         if store is None:
             return
-        for stream in retrying(store.streams):
-            for page in read_stream(store, stream.name, self.options.limits):
-                self.stop.check()
-                use(page.records, page.read)
-                if spoiled is not None:
-                    spoiled += page.quarantined
+
+        def take(page: Page) -> None:
+            use(page.records, page.read)
+            if spoiled is not None:
+                spoiled.extend(page.quarantined)
+
+        parts = [
+            Range(0, stream.name, start, end)
+            for stream in retrying(store.streams)
+            for start, end in retrying(lambda of=stream: store.split(of, self.options.parallelism))  # type: ignore[misc]
+        ]
+        self._each(store, parts, take)
         store.close()
 
     def judge_spoiled(self, spoiled: list[Quarantined], result: Verification) -> None:
@@ -169,12 +186,17 @@ def verify(
         tell(read)
 
     def add_target(batch: Batch, read: int) -> None:
-        result.foreign += right.add(batch, only=work.marker, unmarked=work.unmarked)
+        foreign = right.add(batch, only=work.marker, unmarked=work.unmarked)
+        with lock:
+            result.foreign += foreign
         tell(read)
 
-    work.each_source(add_source)
     spoiled: list[Quarantined] = []
-    work.each_target(add_target, spoiled)
+    # Both ends at once: one waits for its store while the other computes.
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        ends = [pool.submit(work.each_source, add_source), pool.submit(work.each_target, add_target, spoiled)]
+        for end in ends:
+            end.result()
     result.compared = sum(left.by_kind())
     result.source_unchanged = raw.total() == plan.source_total
     unequal = left.unequal(right)
@@ -188,11 +210,17 @@ def verify(
 
 def _drill(work: _Verifier, unequal: list[int], result: Verification) -> None:
     drill = Drill(BUCKETS, unequal)
-    work.each_source(lambda batch, _: drill.expect(work.expected(batch)))
+    left_out = Keys()
+    work.each_source(lambda batch, _: drill.expect(work.expected(batch, left_out)))
     work.each_target(lambda batch, _: drill.find(batch, marker=work.marker, unmarked=work.unmarked))
+    found = drill.findings()
+    # Filtered records of an earlier run stay in the target: present, and not judged.
+    present = left_out.contains_identities([(kind, identity) for _, kind, identity in found])
+    judged = [f for f, there in zip(found, present, strict=True) if not (there and f[0] == "extra")]
+    result.foreign += len(found) - len(judged)
     findings = [
         (what, kind, identity)
-        for what, kind, identity in drill.findings()
+        for what, kind, identity in judged
         if (kind, identity) not in work.conflicts and not (what == "missing" and (kind, identity) in work.quarantined)
     ]
     for what in ("missing", "extra", "different"):

@@ -1,6 +1,8 @@
 //! Record digests: xxh3-128 over the canonical encoding of a record. Specified in `docs/record.md`, with test vectors in
 //! `tests/vectors/` and a second implementation in plain Python in the tests.
 
+use std::sync::Arc;
+
 use arrow_array::RecordBatch;
 use xxhash_rust::xxh3::xxh3_128;
 
@@ -132,6 +134,19 @@ pub fn digests(batch: &RecordBatch) -> Result<Vec<u128>> {
     let view = RecordView::new(batch)?;
     let mut scratch = Vec::new();
     Ok(view.iter().map(|r| digest(&r, &mut scratch)).collect())
+}
+
+/// Rows of `before` whose record is another in `after`: how many, and the id of the first.
+pub fn unlike(before: &RecordBatch, after: &RecordBatch) -> Result<Option<(u64, String)>> {
+    let mut columns = before.columns().iter().zip(after.columns());
+    if columns.all(|(a, b)| std::ptr::addr_eq(Arc::as_ptr(a), Arc::as_ptr(b))) {
+        return Ok(None);
+    }
+    let (before, after) = (RecordView::new(before)?, RecordView::new(after)?);
+    let mut scratch = Vec::new();
+    let mut rows = before.iter().zip(after.iter()).filter(|(a, b)| digest(a, &mut scratch) != digest(b, &mut scratch));
+    let first = rows.next().map(|(a, _)| a.id.to_owned());
+    Ok(first.map(|id| (rows.count() as u64 + 1, id)))
 }
 
 /// The 128-bit key under which a record is counted and looked up: kind and id.

@@ -61,14 +61,14 @@ pub const GAPS: [&str; 38] = [
 ];
 
 const KINDS: usize = 0;
-const TEXTS: usize = 4;
-const TIMES: usize = TEXTS + TEXT_FIELDS.len();
-const SCORES: usize = TIMES + TIME_FIELDS.len();
-const VERSIONS: usize = SCORES + SCORE_FIELDS.len();
-const TAGS: usize = VERSIONS + 1;
-const EXTRA: usize = VERSIONS + 2;
+pub(crate) const TEXTS: usize = 4;
+pub(crate) const TIMES: usize = TEXTS + TEXT_FIELDS.len();
+pub(crate) const SCORES: usize = TIMES + TIME_FIELDS.len();
+pub(crate) const VERSIONS: usize = SCORES + SCORE_FIELDS.len();
+pub(crate) const TAGS: usize = VERSIONS + 1;
+pub(crate) const EXTRA: usize = VERSIONS + 2;
 /// Also of the next two: one a vector kind, in the order of `VectorKind`.
-const VECTORS: usize = VERSIONS + 3;
+pub(crate) const VECTORS: usize = VERSIONS + 3;
 const SEVERAL_VECTORS: usize = VERSIONS + 6;
 const VECTOR_MODELS: usize = VERSIONS + 7;
 const IDS: usize = VERSIONS + 8;
@@ -88,8 +88,15 @@ impl GapSet {
         Ok(set)
     }
 
-    fn add(&mut self, i: usize) {
+    /// Adds the gap at a position of [`GAPS`].
+    pub(crate) fn add(&mut self, i: usize) {
         self.0 |= 1 << i;
+    }
+
+    /// Those of either.
+    #[must_use]
+    pub const fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
     }
 
     /// Those of `self` that are not in `other`.

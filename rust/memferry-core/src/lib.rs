@@ -17,6 +17,7 @@ pub mod raw;
 pub mod record;
 pub mod sync;
 pub mod times;
+pub mod transform;
 pub mod value;
 pub mod vectors;
 pub mod verify;

@@ -97,6 +97,8 @@ pub const FROM: usize = 8;
 pub const TO: usize = 9;
 /// Index of `owner_id` in [`TEXT_FIELDS`].
 pub const OWNER: usize = 10;
+/// Index of `supersedes` in [`TEXT_FIELDS`].
+pub const SUPERSEDES: usize = 11;
 
 /// A point in time: microseconds since 1970 in UTC, and the original text where that says more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -224,6 +226,26 @@ impl<'a> RecordRef<'a> {
             vectors: Vectors::new(),
             marker_migration: None,
             marker_digest: None,
+        }
+    }
+}
+
+impl RecordRef<'_> {
+    /// The same record for a shorter time; lists of one length in place do not shrink by themselves.
+    pub fn reborrow(&self) -> RecordRef<'_> {
+        RecordRef {
+            kind: self.kind,
+            key: self.key,
+            id: self.id,
+            texts: self.texts,
+            times: self.times,
+            version: self.version,
+            scores: self.scores,
+            tags: self.tags.as_ref().map(|tags| tags.iter().copied().collect()),
+            extra: self.extra,
+            vectors: self.vectors.iter().copied().collect(),
+            marker_migration: self.marker_migration,
+            marker_digest: self.marker_digest,
         }
     }
 }

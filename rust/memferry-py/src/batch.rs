@@ -1,7 +1,7 @@
 //! Batches in Python: opaque, exchanged with other libraries through the Arrow PyCapsule interface.
 
 use arrow_array::{BooleanArray, RecordBatch};
-use memferry_core::digest::digests;
+use memferry_core::digest::{digests, unlike};
 use memferry_core::error::Error;
 use memferry_core::raw::{RawBuilder, RawView};
 use memferry_core::record::{Kind, RecordView, VectorKind, VectorRef};
@@ -82,6 +82,11 @@ impl Batch {
     fn digests(&self, py: Python<'_>) -> PyRes<Vec<String>> {
         let digests = py.detach(|| digests(&self.inner))?;
         Ok(digests.into_iter().map(|d| format!("{d:032x}")).collect())
+    }
+
+    /// Records that are others at the same place of another batch: how many, and the id of the first; None without any.
+    fn unlike(&self, py: Python<'_>, other: &Self) -> PyRes<Option<(u64, String)>> {
+        Ok(py.detach(|| unlike(&self.inner, &other.inner))?)
     }
 
     /// The rows whose byte in `mask` is not zero.

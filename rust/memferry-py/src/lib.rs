@@ -11,6 +11,7 @@ mod halves;
 mod jsonl;
 mod mapper;
 mod qdrant;
+mod transform;
 mod verify;
 
 #[pyo3::pymodule]
@@ -31,6 +32,8 @@ mod _native {
     use crate::mapper::{Mapper, gap_names, store_keys};
     #[pymodule_export]
     use crate::qdrant::{QdrantStore, QdrantTicket, normalize_vectors, vectors_not_finite};
+    #[pymodule_export]
+    use crate::transform::{DedupKeys, Sample, Transform, check_mapping, check_where};
     #[pymodule_export]
     use crate::verify::{Buckets, Drill, Keys, blake3_hex, classify, diff};
 }

@@ -141,6 +141,17 @@ impl Keys {
         Ok(PyBytes::new(py, &mask))
     }
 
+    /// One byte an identity: 1 where this kind and id were added.
+    fn contains_identities<'py>(
+        &self,
+        py: Python<'py>,
+        identities: Vec<(String, String)>,
+    ) -> PyRes<Bound<'py, PyBytes>> {
+        let mut keys = self.inner.lock().map_err(poisoned)?;
+        let mask = identities.iter().map(|(kind, id)| Ok(u8::from(keys.contains(identity(Kind::parse(kind)?, id)))));
+        Ok(PyBytes::new(py, &mask.collect::<Result<Vec<_>, Error>>()?))
+    }
+
     /// Only the keys that were added more than once.
     fn repeated(&self, py: Python<'_>) -> PyRes<Self> {
         py.detach(|| {

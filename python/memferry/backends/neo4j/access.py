@@ -121,14 +121,14 @@ class Neo4jAccess(Neo4jTarget):
     ) -> list[tuple[str, float]]:
         """See `memferry.backends.access.Access`; cosine similarity, within a scope without the index."""
         self._check_kind(kind, self.capabilities().vector_kinds)
-        if self._is_empty():
-            return []
+        if self._is_empty() or not any(vector):
+            return []  # No direction, no cosine: Neo4j refuses vectors of zeros.
         held = vector_property(name, len(vector))
         index = self._schema.vector_index(kind, held)
         where, values = _conditions(scope)
         if exact or scope or not self._online(index):
             text = (
-                f"MATCH (n:{LABELS[kind]}) WHERE n[$held] IS NOT NULL{where} "
+                f"MATCH (n:{LABELS[kind]}) WHERE any(x IN n[$held] WHERE x <> 0){where} "
                 "WITH n, vector.similarity.cosine(n[$held], $vector) AS score WHERE score IS NOT NULL "
             )
         else:

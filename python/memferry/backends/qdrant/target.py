@@ -177,14 +177,13 @@ class QdrantTarget:
     def gaps(self, records: Batch) -> list[tuple[str, int, str]]:
         """See `memferry.backends.api.Target`."""
         gaps = self._mapper.gaps(records)
-        identities = records.identities()
         if not self.native:
+            identities = records.identities()
             keys = store_keys(identities, NAMESPACE)
             changed = [i for (_, i), key in zip(identities, keys, strict=True) if i != key]
             gaps += [("ids", len(changed), changed[0])] if changed else []
-        digests = zip(records.digests(), self._scaled(records).digests(), identities, strict=True)
-        scaled = [identity for before, after, (_, identity) in digests if before != after]
-        return [*gaps, ("vector-lengths", len(scaled), scaled[0])] if scaled else gaps
+        scaled = records.unlike(self._scaled(records))
+        return [*gaps, ("vector-lengths", *scaled)] if scaled else gaps
 
     def fetch(self, records: Batch) -> Batch:
         """See `memferry.backends.api.Target`."""

@@ -190,7 +190,7 @@ pub fn store_key(record: &RecordRef<'_>, namespace: Option<Uuid>) -> String {
 }
 
 /// Takes the value at a path out of `map`; objects that become empty by it go too.
-fn take(map: &mut Map, keys: &[String]) -> Option<Value> {
+pub(crate) fn take(map: &mut Map, keys: &[String]) -> Option<Value> {
     let (first, rest) = keys.split_first()?;
     if rest.is_empty() {
         return remove(map, first);
@@ -205,7 +205,7 @@ fn take(map: &mut Map, keys: &[String]) -> Option<Value> {
 }
 
 /// Puts a value at a path; a refusal when something else is there.
-fn put(map: &mut Map, keys: &[String], value: Value) -> Outcome<()> {
+pub(crate) fn put(map: &mut Map, keys: &[String], value: Value) -> Outcome<()> {
     let clash = || ("field-clash", format!("an unmapped field and a mapped one both want {:?}", keys.join(".")));
     let Some((first, rest)) = keys.split_first() else { return Ok(()) };
     if rest.is_empty() {

@@ -1,0 +1,333 @@
+"""What happens to a record between decode and encode: map, filter, dedup.
+
+`Deciding` looks at the source while the plan scans it; `Decisions` is what it comes to, part of the plan and its hash;
+`Transform` carries that out, the same in scan, copy and proof. See `docs/mapping.md`.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import tomllib
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from memferry._native import Batch, DedupKeys, Keys, Sample, check_mapping, check_where
+from memferry._native import Transform as NativeTransform
+from memferry.backends.api import Source
+from memferry.errors import RefusedError
+from memferry.model import Limits, Quarantined, Range
+from memferry.phases.reading import read_pages
+
+__all__ = [
+    "DEDUP",
+    "Applied",
+    "Deciding",
+    "Decisions",
+    "Dedup",
+    "Duplicates",
+    "Transform",
+    "load_mapping",
+    "parse_mapping",
+]
+
+Dedup = Literal["report", "exact", "off"]
+DEDUP: Final = ("report", "exact", "off")
+MAX_LIMIT: Final = 100_000
+"""Most records of `limit`, and most merges: both are written into the plan one by one."""
+EXAMPLES: Final = 3
+_EXAMPLE_IDS: Final = 3
+
+_NONE: Final = "0" * 32
+"""The sample of a source without records."""
+
+_FILTERED, _DEDUPLICATED, _QUARANTINED = 1, 2, 3
+
+
+def load_mapping(path: Path) -> str:
+    """Reads a mapping file: TOML, as JSON with sorted keys.
+
+    Args:
+        path: The file.
+
+    Raises:
+        RefusedError: `profile`, naming the file and the place in it.
+    """
+    try:
+        return parse_mapping(path.read_bytes(), str(path))
+    except OSError as error:
+        raise RefusedError("profile", f"{path}: {error.strerror or error}") from error
+
+
+def parse_mapping(data: bytes, name: str) -> str:
+    """Reads a mapping table: TOML, as JSON with sorted keys.
+
+    Args:
+        data: The table.
+        name: What to call it in errors.
+
+    Raises:
+        RefusedError: `profile`, naming it and the place in it.
+    """
+    try:
+        table = tomllib.loads(data.decode("utf-8"))
+        text = json.dumps(table, sort_keys=True, allow_nan=False, default=lambda value: value.isoformat())
+        check_mapping(text)
+    except (RefusedError, ValueError) as error:  # what is no TOML and no UTF-8 is a ValueError
+        raise RefusedError("profile", f"{name}: {error}", hint="docs/mapping.md has an example") from error
+    return text
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """Which records go on, and how. The first five are the user's, the others the plan's.
+
+    Attributes:
+        where: A CEL expression that is true for records to move.
+        mapping: A mapping file in its JSON form.
+        dedup: Whether records that say the same are counted, merged or not looked for.
+        sample: Move only so many records, spread over all.
+        limit: Move only so many records, the first ones.
+        merged: Kind, id of the record that goes, id of the one it is merged into.
+        largest: Largest identity of the sample, in hex.
+        kept: Kind and id of the only records that go on.
+    """
+
+    where: str | None = None
+    mapping: str | None = None
+    dedup: Dedup = "report"
+    sample: int | None = None
+    limit: int | None = None
+    merged: tuple[tuple[str, str, str], ...] = ()
+    largest: str | None = None
+    kept: tuple[tuple[str, str], ...] | None = None
+
+    @property
+    def partial(self) -> bool:
+        """Whether some records are meant to stay behind."""
+        return self.where is not None or self.sample is not None or self.limit is not None
+
+    @property
+    def alters(self) -> bool:
+        """Whether the target gets anything else than what the source has."""
+        return self.partial or self.mapping is not None or self.dedup == "exact"
+
+    def check(self) -> None:
+        """Refuses what cannot be meant.
+
+        Raises:
+            RefusedError: `invalid`, `where`, `profile`.
+        """
+        if self.dedup not in DEDUP:
+            raise RefusedError("invalid", f"dedup: got `{self.dedup}`, allowed: {', '.join(DEDUP)}")
+        if self.sample is not None and self.limit is not None:
+            raise RefusedError("invalid", "sample and limit exclude each other")
+        if self.dedup == "exact" and (self.sample is not None or self.limit is not None):
+            raise RefusedError("invalid", "dedup `exact` needs every record; it goes with neither sample nor limit")
+        for name, value, most in (("sample", self.sample, None), ("limit", self.limit, MAX_LIMIT)):
+            if value is not None and (value < 1 or (most and value > most)):
+                raise RefusedError("invalid", f"{name}: got {value}, allowed: 1 to {most or 'any number'}")
+        if self.where is not None:
+            check_where(self.where)
+        if self.mapping is not None:
+            check_mapping(self.mapping)
+
+    def changed(self, asked: Decisions) -> list[str]:
+        """Names of what was asked otherwise."""
+        names = ("where", "mapping", "dedup", "sample", "limit")
+        return [name for name in names if getattr(self, name) != getattr(asked, name)]
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Decisions:
+        """Reads what `dataclasses.asdict` and JSON made of one."""
+        kept = value.get("kept")
+        value = {
+            **value,
+            "merged": tuple((kind, loser, winner) for kind, loser, winner in value.get("merged", ())),
+            "kept": None if kept is None else tuple((kind, identity) for kind, identity in kept),
+        }
+        return cls(**value)
+
+
+@dataclass(frozen=True)
+class Duplicates:
+    """Records that say the same: one kind, scope, owner and text.
+
+    Attributes:
+        groups: How many texts stand more than once.
+        records: How many records have one of them.
+        examples: Ids of some groups, the kind first.
+    """
+
+    groups: int = 0
+    records: int = 0
+    examples: tuple[tuple[str, ...], ...] = ()
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Duplicates:
+        """Reads what `dataclasses.asdict` and JSON made of one."""
+        return cls(value["groups"], value["records"], tuple(tuple(example) for example in value["examples"]))
+
+
+@dataclass(frozen=True)
+class Applied:
+    """What came of a batch.
+
+    Attributes:
+        records: Those that go on.
+        filtered: How many stay behind, by kind.
+        deduplicated: How many were merged into others, by kind.
+        quarantined: Those that could not be decided or mapped.
+        lost: What the mapping dropped: gap, records, id of the first.
+        left_out: Those filtered and quarantined; in the target they count as present, nobody judges them.
+    """
+
+    records: Batch
+    filtered: tuple[tuple[str, int], ...] = ()
+    deduplicated: tuple[tuple[str, int], ...] = ()
+    quarantined: tuple[Quarantined, ...] = ()
+    lost: tuple[tuple[str, int, str], ...] = ()
+    left_out: Batch | None = None
+
+
+class Transform:
+    """Carries out the decisions of a plan. Threads may share it."""
+
+    def __init__(self, decisions: Decisions, accepted: tuple[str, ...] | None = None) -> None:
+        """Compiles the decisions.
+
+        Args:
+            decisions: What to do.
+            accepted: Gaps that the mapping may drop; None for all, while they are being looked for.
+        """
+        chosen = {
+            "where": decisions.where,
+            "map": decisions.mapping,
+            "merged": decisions.merged,
+            "sample": decisions.largest,
+            "kept": decisions.kept,
+        }
+        one_by_one = (decisions.where, decisions.mapping, decisions.largest, decisions.kept)
+        nothing = not decisions.merged and all(value is None for value in one_by_one)
+        self._native = None if nothing else NativeTransform(json.dumps({**chosen, "accepted": accepted}))
+
+    def apply(self, batch: Batch) -> Applied:
+        """Runs over a batch."""
+        if self._native is None:
+            return Applied(batch)
+        records, fates, bad, lost = self._native.apply(batch)
+        quarantined = tuple(Quarantined(*row) for row in bad)
+        filtered, merged, left_out = _counts(batch, fates, _FILTERED), _counts(batch, fates, _DEDUPLICATED), None
+        if filtered or quarantined:
+            left_out = batch.filter(bytes(fate in {_FILTERED, _QUARANTINED} for fate in fates))
+        return Applied(records, filtered, merged, quarantined, tuple(lost), left_out)
+
+
+def _counts(batch: Batch, fates: bytes, fate: int) -> tuple[tuple[str, int], ...]:
+    if fate not in fates:
+        return ()
+    return tuple((kind, n) for kind, n in batch.filter(bytes(f == fate for f in fates)).counts() if n)
+
+
+class Deciding:
+    """Collects, while the plan scans the source, what its decisions need."""
+
+    def __init__(self, asked: Decisions) -> None:
+        asked.check()
+        self._asked = asked
+        self.transform = Transform(asked)
+        self._keys = None if asked.dedup == "off" else DedupKeys(exact=asked.dedup == "exact")
+        self._sample = None if asked.sample is None else Sample(asked.sample)
+        self._firsts: dict[int, list[tuple[str, str]]] = {}
+        self._lock = threading.Lock()
+        self.passing = 0
+
+    def see(self, part: Range, batch: Batch) -> Applied:
+        """Takes a batch in; what the decisions known so far make of it."""
+        applied = self.transform.apply(batch)
+        if self._keys is not None:
+            self._keys.add(applied.records)
+        if self._sample is not None:
+            self._sample.add(applied.records)
+        with self._lock:
+            self.passing += len(applied.records)
+            if self._asked.limit is not None:
+                self._first(part.number, applied.records, self._asked.limit)
+        return applied
+
+    def _first(self, number: int, records: Batch, limit: int) -> None:
+        mine = self._firsts.setdefault(number, [])
+        # All of the ranges before this one come first, however far they are.
+        before = sum(len(ids) for other, ids in self._firsts.items() if other < number)
+        room = limit - before - len(mine)
+        if room > 0:
+            mine += records.take(list(range(min(room, len(records))))).identities()
+
+    def decide(
+        self, source: Source, ranges: Iterable[Range], keys: Keys, limits: Limits
+    ) -> tuple[Decisions, Duplicates]:
+        """The decisions, and what was found of records that say the same.
+
+        Args:
+            source: Read again where there are such records.
+            ranges: The plan's, in the order of the source.
+            keys: Kind and id of every record that was seen.
+            limits: Bounds of a page.
+        """
+        decided = self._asked
+        if self._sample is not None:
+            decided = replace(decided, largest=self._sample.largest() or _NONE)
+        if decided.limit is not None:
+            firsts = [identity for number in sorted(self._firsts) for identity in self._firsts[number]]
+            decided = replace(decided, kept=tuple(firsts[: decided.limit]))
+        if self._keys is None:
+            return decided, Duplicates()
+        repeated, records = self._keys.repeated()
+        self._keys = None
+        if not len(repeated):
+            return decided, Duplicates()
+        exact = decided.dedup == "exact"
+        groups, merged = self._again(source, ranges, repeated, keys.repeated(), limits, exact=exact)
+        examples = [group for group in groups.values() if len(group) > 2][:EXAMPLES]  # the kind and two ids
+        found = Duplicates(len(repeated), records, tuple(tuple(group) for group in examples))
+        return replace(decided, merged=_resolvable(merged, keys)), found
+
+    def _again(
+        self, source: Source, ranges: Iterable[Range], repeated: DedupKeys, twice: Keys, limits: Limits, *, exact: bool
+    ) -> tuple[dict[str, list[str]], list[tuple[str, str, str]]]:
+        """Reads those records again, in the order of the source, so that the first of a group is its winner.
+
+        Without `exact` only until there are examples.
+        """
+        groups: dict[str, list[str]] = {}
+        merged: list[tuple[str, str, str]] = []
+        complete = 0
+        for part in ranges:
+            for page in read_pages(source, part, limits):
+                records = self.transform.apply(page.records).records
+                members = repeated.members(records)
+                chosen = records.take([row for row, _ in members])
+                # An id that stands twice names no record that others could be merged into.
+                known = zip(members, chosen.identities(), twice.contains(chosen), strict=True)
+                for (_, key), (kind, identity), unclear in known:
+                    if unclear:
+                        continue
+                    group = groups.setdefault(key, [kind])
+                    if exact and len(group) > 1:
+                        merged.append((kind, identity, group[1]))
+                        if len(merged) > MAX_LIMIT:
+                            raise RefusedError("invalid", f"dedup `exact` would merge more than {MAX_LIMIT} records")
+                    if len(group) <= _EXAMPLE_IDS:
+                        group.append(identity)
+                        complete += len(group) == 3  # the kind and two ids
+                if not exact and complete >= EXAMPLES:
+                    return groups, merged
+        return groups, merged
+
+
+def _resolvable(merged: list[tuple[str, str, str]], keys: Keys) -> tuple[tuple[str, str, str], ...]:
+    """Without memories that have the id of an entity: an end of a relation with that id is the entity."""
+    there = keys.contains_identities([("entity", loser) for _, loser, _ in merged])
+    return tuple(one for one, clash in zip(merged, there, strict=True) if one[0] != "memory" or not clash)

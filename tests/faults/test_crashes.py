@@ -1,0 +1,151 @@
+"""Kill -9 over every pair with a server in it: at random instants and at named places, then the same command.
+
+`MEMFERRY_CRASH_RUNS` sets how many runs; without it every pair is killed a few times. The pairs of files are in
+`tests/crash`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from faults.ends import Ends, connected_documents
+from faults.running import final, run, running
+from support.documents import Document, write_jsonl
+from testbed.neo4j import Neo4jServer
+from testbed.qdrant import QdrantServer
+
+STORES = ("embedded", "jsonl", "qdrant", "neo4j")
+SERVERS = {"qdrant", "neo4j"}
+PAIRS = [pair for pair in itertools.product(STORES, STORES) if SERVERS & set(pair)]
+RUNS = int(os.environ.get("MEMFERRY_CRASH_RUNS", 2 * len(PAIRS)))
+RECORDS = 300
+PLACES = {"planned": 1, "prepared": 1, "written": 14, "booked": 14, "committed": 14, "copied": 1}
+FINISHING = {"before-finish": 1, "after-finish": 1, "deleted": 1}
+"""Named places with how often a run passes them, about."""
+
+Filled = Callable[[str], tuple[str, str]]
+
+
+def kept() -> list[Document]:
+    return connected_documents(RECORDS, seed=21)
+
+
+@pytest.fixture(scope="session")
+def filled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Filled:
+    """Makes a source of each kind once: its URL and its password."""
+    made: dict[str, tuple[str, str]] = {}
+    folder = tmp_path_factory.mktemp("crash-sources")
+    origin = write_jsonl(folder / "origin.jsonl", kept())
+
+    def make(kind: str) -> tuple[str, str]:
+        if kind in made:
+            return made[kind]
+        if kind == "qdrant":
+            server: QdrantServer = request.getfixturevalue("qdrant_server")
+            made[kind] = (f"{server.url}/crash_source?distance=dot", server.api_key or "")
+        elif kind == "neo4j":
+            graph: Neo4jServer = request.getfixturevalue("second_neo4j_server")
+            made[kind] = (f"neo4j://127.0.0.1:{graph.port}", graph.password)
+        else:
+            made[kind] = (str(folder / f"source.{'db' if kind == 'embedded' else kind}"), "")
+        url, secret = made[kind]
+        told = final(run("migrate", origin, url, "--json", **_secrets("TARGET", secret)), "proven", 0)
+        assert told["verify"]["compared"] == RECORDS
+        return made[kind]
+
+    return make
+
+
+def _secrets(side: str, secret: str) -> dict[str, str]:
+    return {f"{side}_API_KEY": secret, f"{side}_PASSWORD": secret} if secret else {}
+
+
+@pytest.fixture
+def ends(request: pytest.FixtureRequest, filled: Filled, tmp_path: Path) -> Ends:
+    """Both ends of the run with the number `seed`, their servers started."""
+    seed: int = request.node.callspec.params["seed"]
+    source, target = PAIRS[seed % len(PAIRS)]
+    if source == "jsonl":  # A file of its own, so that it can be changed.
+        at, secret = str(write_jsonl(tmp_path / "source.jsonl", kept())), ""
+    else:
+        at, secret = filled(source)
+    to, key = str(tmp_path / f"target.{'db' if target == 'embedded' else target}"), ""
+    if target == "qdrant":
+        server: QdrantServer = request.getfixturevalue("qdrant_server")
+        prefix: str = request.getfixturevalue("qdrant_prefix")
+        to, key = f"{server.url}/{prefix}crash?distance=dot", server.api_key or ""
+    elif target == "neo4j":
+        graph: Neo4jServer = request.getfixturevalue("empty_neo4j")
+        to, key = f"neo4j://127.0.0.1:{graph.port}", graph.password
+    return Ends(at, to, tmp_path, kept(), _secrets("SOURCE", secret) | _secrets("TARGET", key))
+
+
+class Killer:
+    """Kills a command now and then.
+
+    Attributes:
+        kills: How often that struck.
+    """
+
+    def __init__(self, ends: Ends, rng: random.Random, *, at_places: bool) -> None:
+        self.ends = ends
+        self.rng = rng
+        self.at_places = at_places
+        self.kills = 0
+
+    def strike(self, *more: str) -> None:
+        """One attempt; a command that was quicker is no failure."""
+        command = [*self.ends.migrate, *more]
+        bounds = {"TEST_PAGE": "20", "TEST_RANGE": "60"}
+        if self.at_places:
+            places = PLACES | FINISHING
+            place = self.rng.choice(sorted(places))
+            where = f"{place}:{self.rng.randint(1, places[place])}"
+            ended = run(*command, FAILPOINT=where, **bounds, **self.ends.secrets)
+        else:
+            # The start of the interpreter is waited for, so that the time goes into the work.
+            with running(*command, pause="start", **bounds, **self.ends.secrets) as one:
+                one.paused()
+                one.go()
+                ended = one.kill_after(self.rng.uniform(0.0, 0.8))
+        self.kills += ended.killed
+        assert ended.killed or ended.code == 0, ended.err
+
+
+@pytest.mark.parametrize("seed", range(RUNS))
+def test_killed_and_called_again(
+    seed: int,
+    ends: Ends,
+    record_property: Callable[[str, object], None],
+) -> None:
+    rng = random.Random(seed)
+    killer = Killer(ends, rng, at_places=(seed // len(PAIRS)) % 2 == 1)
+    for _ in range(rng.randint(1, 2)):
+        killer.strike("--parallelism", "4")
+    ends.finish()
+    if ends.source.endswith(".jsonl") and rng.random() < 0.5:
+        removed = [one for one in ends.records if one["kind"] == "memory" and rng.random() < 0.05]
+        ends.records[:] = [
+            {**one, "content": "changed"} if one["kind"] == "memory" and rng.random() < 0.1 else one
+            for one in ends.records
+            if one not in removed
+        ]
+        write_jsonl(Path(ends.source), ends.records)
+        killer.strike("--delete")
+        ends.finish("--delete")
+    record_property("kills", killer.kills)
+
+
+def test_a_kill_is_a_kill() -> None:
+    """The suite would be worth nothing if its kills did not strike."""
+    with running("backends", pause="start") as one:
+        one.paused()
+        assert one.kill().killed
+    assert subprocess.run(["kill", "-0", str(one.pid)], capture_output=True, check=False).returncode != 0
