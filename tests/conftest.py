@@ -20,7 +20,7 @@ def _state_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Prints how often processes were really killed, and how many damages were found."""
     passed = terminalreporter.getreports("passed")
-    kills = [value for report in passed for name, value in report.user_properties if name == "kills"]
+    kills = [value for report in passed for name, value in report.user_properties if name in {"kills", "crash kills"}]
     if kills:
         terminalreporter.write_line(f"crash runs {len(kills)}, kills that struck {sum(map(int, kills))}")
     damages = [report for report in passed if "test_every_damage" in report.nodeid]

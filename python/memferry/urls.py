@@ -24,7 +24,7 @@ _SUFFIXES: Final = {
 }
 _FILES: Final = frozenset({"embedded", "jsonl"})
 _SERVERS: Final = {"qdrant": 6334, "neo4j": 7687}
-_OPTIONS: Final = frozenset({"profile", "tls", "identity", "distance"})
+_OPTIONS: Final = frozenset({"profile", "tls", "identity", "distance", "key"})
 _DISTANCES: Final = ("cosine", "dot", "euclid", "manhattan")
 _MAX_URL_CHARS: Final = 4096
 _MAX_NAME_BYTES: Final = 220
@@ -64,6 +64,7 @@ class StoreUrl:
         distance: Metric of a collection that has to be made.
         graph: The half of a hybrid store that holds the records.
         vectors: The half that holds their vectors.
+        key: Property that holds the id of a node or relationship in a graph of others, or None.
         secrets: Credentials, from the environment or a file, never from the URL.
     """
 
@@ -80,6 +81,7 @@ class StoreUrl:
     distance: str = "cosine"
     graph: StoreUrl | None = None
     vectors: StoreUrl | None = None
+    key: str | None = None
     secrets: Secrets = field(default_factory=Secrets, repr=False, compare=False)
 
     @property
@@ -169,6 +171,8 @@ def parse_url(text: str) -> StoreUrl:
         return _file(text, backend, path.removeprefix("//"), query)
     if backend in _SERVERS:
         return _server(text, backend)
+    if backend == "neo4j+s":
+        return _server(text, "neo4j", tls=True)
     if backend == "hybrid":
         place, _, query = text[len(backend) + 1 :].partition("?")
         if place:
@@ -204,7 +208,7 @@ def _file(text: str, backend: str, path: str, query: str) -> StoreUrl:
     )
 
 
-def _server(text: str, backend: str) -> StoreUrl:
+def _server(text: str, backend: str, *, tls: bool = False) -> StoreUrl:
     try:
         parts = urlsplit(text)
         port = parts.port or _SERVERS[backend]
@@ -233,7 +237,8 @@ def _server(text: str, backend: str) -> StoreUrl:
         port=port,
         name=name,
         user=parts.username,
-        tls=options.get("tls", "0") in {"1", "true", "yes"},
+        tls=tls or options.get("tls", "0") in {"1", "true", "yes"},
         identity=options.get("identity"),
         distance=distance,
+        key=options.get("key") or None,
     )

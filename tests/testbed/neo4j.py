@@ -69,6 +69,7 @@ class Neo4jServer:
 
     Args:
         home: Its home folder; a temporary one, removed by `close`, if not given.
+        settings: More lines for its configuration.
 
     Attributes:
         user: The only user.
@@ -76,7 +77,8 @@ class Neo4jServer:
         home: Where its configuration, data and logs lie.
     """
 
-    def __init__(self, home: Path | None = None) -> None:
+    def __init__(self, home: Path | None = None, settings: str = "") -> None:
+        self._settings = settings
         self._temporary = home is None
         self.home = home or Path(tempfile.mkdtemp(prefix="memferry-neo4j-"))
         self.user = "neo4j"
@@ -119,7 +121,7 @@ class Neo4jServer:
         self._prepare_home()
         for attempt in range(1, _PORT_TRIES + 1):
             self._port = reserve_port()
-            (self.home / "conf" / "neo4j.conf").write_text(_CONFIGURATION.format(port=self._port))
+            (self.home / "conf" / "neo4j.conf").write_text(_CONFIGURATION.format(port=self._port) + self._settings)
             process = self._new_process()
             try:
                 process.start()

@@ -10,7 +10,9 @@ from memferry.backends.embedded import EmbeddedSource, EmbeddedTarget
 from memferry.backends.jsonl import ForeignJsonlTarget, JsonlSource, JsonlTarget
 from memferry.backends.jsonl.target import identity_of as identity_of_jsonl
 from memferry.backends.jsonl.target import ledger_folder
-from memferry.backends.neo4j import Neo4jSource, Neo4jTarget
+from memferry.backends.neo4j import Neo4jPlainTarget, Neo4jSource, Neo4jTarget
+from memferry.backends.neo4j.plain_target import has_state
+from memferry.backends.neo4j.target import has_documents
 from memferry.backends.qdrant import QdrantSource, QdrantTarget
 from memferry.backends.qdrant.documents import ledger_name
 from memferry.backends.qdrant.source import connect as connect_qdrant
@@ -25,7 +27,7 @@ BACKENDS = {
     "embedded": "one SQLite file; profiles: native",
     "jsonl": "one JSON document a line, plain, .gz or .zst; profiles: native, server-memory",
     "qdrant": "a collection over gRPC, port 6334; profiles: native, plain, mem0",
-    "neo4j": "a database over Bolt, port 7687, 5.26 and newer; profiles: native, plain (read)",
+    "neo4j": "a database over Bolt, port 7687, 5.26 and newer; profiles: native, plain",
 }
 """What there is, for `memferry backends`."""
 
@@ -56,11 +58,7 @@ def has_ledger(url: StoreUrl) -> bool:
             return State.exists(identity_of_qdrant(url))
         return connect_qdrant(url).exists(ledger_name(url.name))
     if url.backend == "neo4j":
-        target = Neo4jTarget(url)
-        try:
-            return bool(target.documents.migrations())
-        finally:
-            target.close()
+        return has_state(url) if url.profile == "plain" else has_documents(url)
     if url.path is None:
         return True
     if url.backend == "jsonl" and url.profile != "native":
@@ -96,6 +94,8 @@ def open_target(url: StoreUrl, accepted: tuple[str, ...] = (), scratch: Path | N
         return made(url.path, url.profile, url.identity, accepted, scratch)
     if url.backend == "qdrant":
         return QdrantTarget(url, accepted, scratch)
+    if url.backend == "neo4j" and url.profile == "plain":
+        return Neo4jPlainTarget(url, accepted, scratch)
     if url.backend == "neo4j":
         return Neo4jTarget(url, accepted)
     raise RefusedError("url", f"backend `{url.backend}` is not built in, allowed: {', '.join(BACKENDS)}")

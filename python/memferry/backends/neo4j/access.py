@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, Final
 
 from memferry._native import Batch
@@ -23,6 +22,9 @@ from memferry.errors import RefusedError
 from memferry.urls import StoreUrl
 
 __all__ = ["Neo4jAccess"]
+
+_CANDIDATES: Final = 8
+"""Answers of the vector index for one that is given: it rounds numbers to a byte, so the best are weighed anew."""
 
 _SCORE: Final = "2 * score - 1"
 """Neo4j's score of cosine similarity lies between 0 and 1."""
@@ -127,22 +129,21 @@ class Neo4jAccess(Neo4jTarget):
         index = self._schema.vector_index(kind, held)
         where, values = _conditions(scope)
         if exact or scope or not self._online(index):
-            text = (
-                f"MATCH (n:{LABELS[kind]}) WHERE any(x IN n[$held] WHERE x <> 0){where} "
-                "WITH n, vector.similarity.cosine(n[$held], $vector) AS score WHERE score IS NOT NULL "
-            )
+            text = f"MATCH (n:{LABELS[kind]}) WHERE any(x IN n[$held] WHERE x <> 0){where} "
         else:
-            text = "CALL db.index.vector.queryNodes($index, $k, $vector) YIELD node AS n, score "
+            text = "CALL db.index.vector.queryNodes($index, $candidates, $vector) YIELD node AS n "
         rows = self._run(
-            f"{text}RETURN coalesce(n.full_id, n.id), {_SCORE} ORDER BY score DESC, n.id LIMIT $k",
+            f"{text}WITH n, vector.similarity.cosine(n[$held], $vector) AS score WHERE score IS NOT NULL "
+            f"RETURN coalesce(n.full_id, n.id), {_SCORE} ORDER BY score DESC, n.id LIMIT $k",
             writes=False,
             held=held,
             index=index,
+            candidates=_CANDIDATES * limit,
             vector=vector,
             k=limit,
             **values,
         )
-        return [(identity, score) for identity, score in rows if math.isfinite(score)]
+        return [(identity, score) for identity, score in rows]
 
     def _online(self, index: str) -> bool:
         if index not in self._ready:

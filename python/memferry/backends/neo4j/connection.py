@@ -60,7 +60,12 @@ def guard() -> Iterator[None]:
 def _of_server(error: neo4j.exceptions.Neo4jError) -> MemferryError:
     code, text = error.code or "", f"Neo4j: {error.message} ({error.code})"
     if code.startswith("Neo.ClientError.Security."):
-        return RefusedError("unauthorized", text)
+        return RefusedError(
+            "unauthorized",
+            text,
+            hint="the user stands in the URL (`neo4j` where none does), the password in the variable that "
+            "--source-password-env or --target-password-env names",
+        )
     if code == "Neo.ClientError.Database.DatabaseNotFound":
         return RefusedError("store-missing", text)
     if error.is_retryable() or code.startswith("Neo.TransientError.") or code in _PASSING:

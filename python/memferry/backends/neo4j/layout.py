@@ -168,7 +168,8 @@ def _vector_out(vector: Vector, numbers: list[tuple[str, list[float]]], *, lists
     if lists and kind == _DENSE and 0 < dim <= MAX_DIMENSIONS:
         property_name = vector_property(name, dim)
         values = _floats(data)
-        if all(map(math.isfinite, values)) and all(property_name != taken for taken, _ in numbers):
+        # Doubles hold the sum of so many single ones: it is finite when all of them are.
+        if math.isfinite(sum(values)) and all(property_name != taken for taken, _ in numbers):
             numbers.append((property_name, values))
             return {**said, "property": property_name}
     if indices is not None:

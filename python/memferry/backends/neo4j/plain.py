@@ -1,21 +1,24 @@
 """Reading a graph of anyone, node by node and relationship by relationship, by the database's internal numbers.
 
 Such a graph has no key that lasts: an element id is one only until its node is deleted, and another database gives
-others. So what is read this way can be copied and proven, and is not synchronised from run to run.
+others. So what is read this way can be copied and proven, and is not synchronised from run to run, unless a property
+is named that holds an id.
 """
 
 from __future__ import annotations
 
 import json
+from importlib.resources import files
 from typing import Any, Final
 
+from memferry import profiles
 from memferry._native import Batch, Mapper
 from memferry.backends.neo4j.connection import Connection, guard
 from memferry.backends.neo4j.layout import LEDGER, STORE
 from memferry.backends.neo4j.values import PROPERTIES_AS_TEXT, UnknownValueError, canonical, escaped, tagged
 from memferry.model import Limits, Page, Quarantined, Range
 
-__all__ = ["LAST", "NODES", "RELATIONSHIPS", "PlainReader"]
+__all__ = ["LAST", "NODES", "RELATIONSHIPS", "RETURNED", "PlainReader", "plain_identity", "plain_mapper", "raw_row"]
 
 NODES: Final = "nodes"
 RELATIONSHIPS: Final = "relationships"
@@ -27,15 +30,20 @@ LAST: Final = {
 """The largest number there is."""
 
 # A number is looked up at once; a range of numbers would be a scan of everything for every page.
+RETURNED: Final = {
+    NODES: "elementId(n), properties(n), labels(n)",
+    RELATIONSHIPS: "elementId(n), properties(n), type(n), "
+    "CASE WHEN $key IS NULL THEN elementId(a) ELSE a[$key] END, "
+    "CASE WHEN $key IS NULL THEN elementId(b) ELSE b[$key] END",
+}
 _STATEMENTS: Final = {
     NODES: (
         "UNWIND range($start, $last) AS number MATCH (n) WHERE id(n) = number "
-        f"AND NOT n:{LEDGER} AND NOT n:{STORE} "
-        "RETURN number, elementId(n), properties(n), labels(n)"
+        f"AND NOT n:{LEDGER} AND NOT n:{STORE}%s RETURN number, {RETURNED[NODES]}"
     ),
     RELATIONSHIPS: (
-        "UNWIND range($start, $last) AS number MATCH (a)-[n]->(b) WHERE id(n) = number "
-        "RETURN number, elementId(n), properties(n), type(n), elementId(a), elementId(b)"
+        "UNWIND range($start, $last) AS number MATCH (a)-[n]->(b) WHERE id(n) = number%s "
+        f"RETURN number, {RETURNED[RELATIONSHIPS]}"
     ),
 }
 _AS_TEXT: Final = {
@@ -47,12 +55,40 @@ _FETCH: Final = 500
 Row = tuple[str, bytes, list[Any]]
 
 
-class PlainReader:
-    """Reads pages of nodes or of relationships. The cursor is the number to go on at."""
+def plain_identity(connection: Connection, key: str | None) -> str:
+    """Names the graph. With another key the same nodes are other records."""
+    return connection.identity + (f"#{key}" if key else "")
 
-    def __init__(self, connection: Connection, mapper: Mapper) -> None:
+
+def plain_mapper(key: str | None) -> Mapper:
+    """The profile, with ids in a property where one is named; that holds no other field then."""
+    table = json.loads(files(profiles).joinpath("plain-node.json").read_text("utf-8"))
+    for kind in table["kinds"] if key is not None else ():
+        path = escaped(str(key))
+        kind["id"] = {"path": path}
+        kind["fields"] = [row for row in kind["fields"] if row["path"] != path]
+        if kind["vectors"] == {"floats": path}:
+            kind["vectors"] = "none"
+    return Mapper(json.dumps(table), True)  # noqa: FBT003 - bodies are canonical text
+
+
+class PlainReader:
+    """Reads pages of nodes or of relationships. The cursor is the number to go on at.
+
+    Args:
+        connection: The database.
+        mapper: The profile.
+        key: Property that holds ids.
+        only_keyed: Leave out what has no id there: in a target it is none of our records.
+    """
+
+    def __init__(
+        self, connection: Connection, mapper: Mapper, key: str | None = None, *, only_keyed: bool = False
+    ) -> None:
         self._connection = connection
         self._mapper = mapper
+        self._key = key
+        self._only = " AND n[$key] IS :: STRING NOT NULL" if only_keyed else ""
         self._last: dict[str, int] = {}
 
     def _until(self, part: Range) -> int:
@@ -73,7 +109,7 @@ class PlainReader:
             # Deleted numbers are skipped until something is found.
             while at < until and not rows:
                 start, at = at, min(at + limits.records, until)
-                result = session.run(_STATEMENTS[part.stream], start=start, last=at - 1)
+                result = session.run(_STATEMENTS[part.stream] % self._only, start=start, last=at - 1, key=self._key)
                 for number, *values in result:
                     rows.append(self._row(part.stream, number, *values))
                     size += len(rows[-1][1])
@@ -85,12 +121,18 @@ class PlainReader:
         following = str(at) if at < until else None
         return Page(records, [Quarantined(*one) for one in bad], len(rows), 0, following)
 
-    def _row(self, stream: str, number: int, key: str, properties: dict[str, Any], *rest: Any) -> Row:
-        try:
-            return _row(stream, key, properties, *rest)
-        except UnknownValueError:
-            [(named,)] = self._connection.read(_AS_TEXT[stream], number=number)
-            return _row(stream, key, tagged(named), *rest)
+    def _row(self, stream: str, number: int, *values: Any) -> Row:
+        return raw_row(stream, number, values, self._connection)
+
+
+def raw_row(stream: str, number: int, values: Any, connection: Connection) -> Row:
+    """A row of `RETURNED` as the mapper reads it."""
+    key, properties, *rest = values
+    try:
+        return _row(stream, key, properties, *rest)
+    except UnknownValueError:
+        [(named,)] = connection.read(_AS_TEXT[stream], number=number)
+        return _row(stream, key, tagged(named), *rest)
 
 
 def _row(stream: str, key: str, properties: dict[str, Any], *rest: Any) -> Row:
@@ -106,5 +148,7 @@ def _row(stream: str, key: str, properties: dict[str, Any], *rest: Any) -> Row:
             body["$labels"] = sorted(labels)
     else:
         body["$kind"] = "relation"
-        body["$type"], body["$from"], body["$to"] = rest
+        body["$type"], *ends = rest
+        # An end without the property that holds ids has none.
+        body |= {name: end for name, end in zip(("$from", "$to"), map(canonical, ends), strict=True) if end is not None}
     return key, json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode(), []

@@ -9,7 +9,7 @@ from memferry._native import Batch, Mapper
 from memferry.backends.api import Reader
 from memferry.backends.neo4j.connection import Connection, guard
 from memferry.backends.neo4j.layout import FORMAT, LABELS, LEDGER, RELATION, STORE, from_properties
-from memferry.backends.neo4j.plain import LAST, NODES, RELATIONSHIPS, PlainReader
+from memferry.backends.neo4j.plain import LAST, NODES, RELATIONSHIPS, PlainReader, plain_identity, plain_mapper
 from memferry.backends.neo4j.values import PROPERTIES_AS_TEXT, UnknownValueError, tagged
 from memferry.errors import RefusedError
 from memferry.model import KINDS, Limits, Page, Quarantined, Range, Stream
@@ -81,10 +81,11 @@ class Neo4jSource:
             )
         self.profile = url.profile
         self.native = url.profile == "native"
-        self._mapper: Mapper = load_mapper(url.profile, "node")
+        self._key = None if self.native else url.key
+        self._mapper: Mapper = load_mapper("native", "node") if self.native else plain_mapper(url.key)
         self._owned = connection is None
         self._connection = connection or Connection(url)
-        self.identity = self._connection.identity
+        self.identity = plain_identity(self._connection, self._key)
         if self._owned:
             try:
                 self._check(url)
@@ -164,8 +165,9 @@ class Neo4jSource:
 
     def reader(self) -> Reader:
         """A reader with sessions of its own."""
-        reader = Neo4jReader if self.native else PlainReader
-        return reader(self._connection, self._mapper)
+        if self.native:
+            return Neo4jReader(self._connection, self._mapper)
+        return PlainReader(self._connection, self._mapper, self._key, only_keyed=not self._owned)
 
     def witness(self) -> None:
         """Nothing: ranges are of keys, and hold however the store changes."""

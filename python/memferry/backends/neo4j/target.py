@@ -18,7 +18,7 @@ from memferry.model import KINDS, Quarantined, Range, VectorSpec
 from memferry.profiles import load_mapper
 from memferry.urls import StoreUrl
 
-__all__ = ["Neo4jTarget"]
+__all__ = ["Neo4jTarget", "has_documents"]
 
 _ROWS: Final = 5000
 """Rows of one statement."""
@@ -47,7 +47,7 @@ class Neo4jTarget:
 
     def __init__(self, url: StoreUrl, accepted: tuple[str, ...] = ()) -> None:
         if url.profile != "native":
-            raise RefusedError("profile", f"profile `{url.profile}` is not written to Neo4j, allowed: native")
+            raise RefusedError("profile", f"profile `{url.profile}` is not written to Neo4j, allowed: native, plain")
         self._url = url
         self._accepted = list(accepted)
         self._mapper: Mapper = load_mapper("native", "node")
@@ -302,6 +302,15 @@ class Neo4jTarget:
     def close(self) -> None:
         """Ends the connection."""
         self._connection.close()
+
+
+def has_documents(url: StoreUrl) -> bool:
+    """Whether there is a ledger in this database."""
+    target = Neo4jTarget(url)
+    try:
+        return bool(target.documents.migrations())
+    finally:
+        target.close()
 
 
 def _slices(rows: list[Any]) -> Iterator[list[Any]]:

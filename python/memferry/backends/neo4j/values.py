@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import binascii
 import math
 import struct
 from collections.abc import Callable
@@ -12,12 +13,15 @@ from typing import Any, Final
 __all__ = [
     "PROPERTIES_AS_TEXT",
     "Tagged",
+    "UnheldError",
     "UnknownValueError",
     "canonical",
     "double",
     "escaped",
+    "native",
     "number_bits",
     "tagged",
+    "unescaped",
 ]
 
 PROPERTIES_AS_TEXT: Final = (
@@ -37,6 +41,9 @@ _TEMPORAL: Final = {
 }
 
 
+_INT64: Final = 1 << 63
+
+
 class Tagged(dict[str, Any]):
     """A value that has its reserved key already."""
 
@@ -46,6 +53,10 @@ _AS_THEY_ARE: Final = frozenset({str, int, bool, type(None), Tagged})
 
 class UnknownValueError(Exception):
     """The driver has no type for a value: a year beyond 9999, a time zone that this machine does not know."""
+
+
+class UnheldError(Exception):
+    """No property gives a value back as it is: nested or mixed ones, null, integers beyond i64, years beyond 9999."""
 
 
 def tagged(named: list[list[Any]]) -> dict[str, Any]:
@@ -63,6 +74,11 @@ def _of_text(kind: str, value: Any) -> Any:
 def escaped(key: str) -> str:
     """A key of the data as it stands in a body."""
     return f"${key}" if key.startswith("$") else key
+
+
+def unescaped(key: str) -> str:
+    """A key of a body as it stands in the data."""
+    return key[1:] if key.startswith("$$") else key
 
 
 def number_bits(value: float) -> dict[str, str]:
@@ -135,4 +151,79 @@ def _tags() -> dict[type[Any], Callable[[Any], Any]]:
         time.Duration: lambda value: {"$duration": value.iso_format()},
         spatial.Point: lambda value: {"$point": {"srid": value.srid, "coordinates": [canonical(x) for x in value]}},
         Vector: _vector,
+    }
+
+
+def native(value: Any) -> Any:
+    """A value with reserved keys as a property value that is read back as the same: the reverse of `canonical`.
+
+    Raises:
+        UnheldError: Where there is none.
+    """
+    kind = type(value)
+    if kind is str or kind is bool or (kind is int and -_INT64 <= value < _INT64):
+        return value
+    if kind is float and math.isfinite(value):
+        return value
+    if kind is list:
+        items = [native(item) for item in value]
+        kinds = {type(item) for item in items}
+        if len(kinds) > 1 or kinds & {list, bytes}:
+            raise UnheldError
+        return items
+    if kind is not dict or len(value) != 1:
+        raise UnheldError
+    [(tag, text)] = value.items()
+    make = _natives().get(tag)
+    try:
+        readable = make is not None and isinstance(text, dict if tag == "$point" else str)
+        found = make(text) if make is not None and readable else None
+        same = found is not None and canonical(found) == value
+    except (ValueError, TypeError, KeyError, OverflowError, struct.error, binascii.Error, UnknownValueError):
+        same = False
+    if not same:
+        raise UnheldError
+    return found
+
+
+def _zoned(text: str) -> Any:
+    from neo4j.time import DateTime  # noqa: PLC0415 - an optional package
+    from pytz import UnknownTimeZoneError, timezone  # type: ignore[import-untyped]  # noqa: PLC0415 - the driver's zones
+
+    told, _, zone = text.removesuffix("]").partition("[")
+    if not zone:
+        return DateTime.from_iso_format(text)
+    local = told[: max(told.rfind("+"), told.rfind("-"))]
+    for summer in (False, True):
+        try:
+            found = timezone(zone).localize(DateTime.from_iso_format(local), is_dst=summer)
+        except UnknownTimeZoneError:
+            return None
+        if canonical(found) == {"$datetime": text}:
+            return found
+    return None
+
+
+def _point(said: dict[str, Any]) -> Any:
+    from neo4j.spatial import Point  # noqa: PLC0415 - an optional package
+
+    found = Point([float(double(x)) for x in said["coordinates"]])
+    found.srid = int(said["srid"])
+    return found
+
+
+@cache
+def _natives() -> dict[str, Callable[[Any], Any]]:
+    from neo4j import time  # noqa: PLC0415 - an optional package
+
+    return {
+        "$f64": lambda text: double({"$f64": text}),
+        "$bytes": lambda text: base64.b64decode(text, validate=True),
+        "$date": time.Date.from_iso_format,
+        "$time": time.Time.from_iso_format,
+        "$localtime": time.Time.from_iso_format,
+        "$datetime": _zoned,
+        "$localdatetime": time.DateTime.from_iso_format,
+        "$duration": time.Duration.from_iso_format,
+        "$point": _point,
     }

@@ -1,0 +1,389 @@
+"""Writing into a graph of others: types become labels and relationship types, fields properties, nothing of ours.
+
+Its records are found again by the property that holds their ids (`?key=`), which no index of ours may cover: a run
+keeps the database's number of every node that has one, and each statement checks that the number still is that node.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from memferry._native import Batch, Mapper
+from memferry.backends.api import Source
+from memferry.backends.neo4j.connection import Connection
+from memferry.backends.neo4j.layout import LEDGER, STORE
+from memferry.backends.neo4j.plain import (
+    NODES,
+    RELATIONSHIPS,
+    RETURNED,
+    plain_identity,
+    plain_mapper,
+    raw_row,
+)
+from memferry.backends.neo4j.source import TargetSource
+from memferry.backends.neo4j.transactions import Transactions
+from memferry.backends.neo4j.values import UnheldError, canonical, escaped, native, unescaped
+from memferry.backends.state import MarkedSource, State
+from memferry.errors import RefusedError, StoreError, TransientError
+from memferry.failpoints import failpoint
+from memferry.model import Quarantined, Range, VectorSpec
+from memferry.urls import StoreUrl
+
+__all__ = ["Neo4jPlainTarget", "has_state"]
+
+_ROWS: Final = 5000
+_STREAMS: Final = {"entity": NODES, "relation": RELATIONSHIPS}
+_PATTERNS: Final = {"entity": "(n)", "relation": "(a)-[n]->(b)"}
+_MAX_NAME_CHARS: Final = 1000
+UNTYPED: Final = "RELATED_TO"
+"""A relationship has to have a type."""
+
+
+@dataclass
+class _Row:
+    """A record on its way: `row` is its number in the batch, `altered` names what the graph cannot hold of it."""
+
+    row: int
+    kind: str
+    id: str
+    properties: dict[str, Any]
+    names: list[str]
+    ends: tuple[str | None, str | None]
+    altered: set[str]
+
+    def body(self) -> bytes:
+        """What the reader will make of it; see `plain.raw_row`."""
+        said: dict[str, Any] = {escaped(name): canonical(value) for name, value in self.properties.items()}
+        said["$kind"] = self.kind
+        if self.kind == "relation":
+            said["$type"] = self.names[0]
+            said |= {name: end for name, end in zip(("$from", "$to"), self.ends, strict=True) if end is not None}
+        elif len(self.names) == 1:
+            said["$type"] = self.names[0]
+        else:
+            said["$labels"] = sorted(self.names)
+        return json.dumps(said, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _usable(name: Any) -> bool:
+    """Whether Neo4j takes it as a label, a type or the name of a property."""
+    return isinstance(name, str) and 0 < len(name) <= _MAX_NAME_CHARS and "\0" not in name
+
+
+class Neo4jPlainTarget:
+    """A graph in a layout that is not ours.
+
+    Args:
+        url: The store, with the property that holds ids.
+        accepted: Gaps that may be dropped.
+        scratch: A folder for ledger and journal where nothing is to be written yet.
+    """
+
+    backend = "neo4j"
+    profile = "plain"
+    native = False
+    resume: Literal["page", "range"] = "page"
+    ordered = True
+
+    def __init__(self, url: StoreUrl, accepted: tuple[str, ...] = (), scratch: Path | None = None) -> None:
+        if url.key is None:
+            raise RefusedError(
+                "profile",
+                "a graph of others has no key that lasts, so what is written there could not be found again",
+                hint="name the property that is to hold the ids: neo4j://...?profile=plain&key=id",
+            )
+        if not _usable(url.key):
+            raise RefusedError("url", f"no name for a property: {url.key!r}")
+        self._url = url
+        self._key = url.key
+        self._accepted = list(accepted)
+        self._mapper: Mapper = plain_mapper(url.key)
+        self._connection = Connection(url)
+        self._transactions = Transactions(self._connection)
+        self._run = self._transactions.run
+        self._numbers: dict[str, dict[str, int]] = {}
+        self._scanning = threading.Lock()
+        self.identity = plain_identity(self._connection, url.key)
+        self._state = State(self.identity, scratch)
+        self.documents = self._state.documents
+
+    def source(self) -> Source:
+        """The same graph, to be read, with the markers it has no place for."""
+        return MarkedSource(TargetSource(self._url, self._connection), self._state)
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """The ledger is elsewhere: what is written is committed before it is booked."""
+        yield
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        try:
+            with self._transactions.open():
+                yield
+        except TransientError:
+            # It may have been committed: what is there now has to be looked for.
+            self._numbers = {}
+            raise
+
+    def prepare(self, migration: str, vectors: tuple[VectorSpec, ...]) -> None:
+        """Nothing is made in a graph of others: constraints and indexes are its owner's."""
+
+    def begin_range(self, part: Range) -> None:
+        """Nothing to do: pages go straight into the graph."""
+
+    def end_range(self, part: Range) -> None:
+        """Nothing to do: every page was committed."""
+
+    # --- what the graph makes of records
+
+    def _rows(self, records: Batch) -> tuple[list[_Row], list[Quarantined]]:
+        raw, numbers, bad, _ = self._mapper.encode(records, accepted=self._accepted)
+        identities = records.identities()
+        rows = [
+            self._row(number, *identities[number], json.loads(body))
+            for number, (_, body, _) in zip(numbers, raw.rows(), strict=True)
+        ]
+        return rows, [Quarantined(*row) for row in bad]
+
+    def _row(self, number: int, kind: str, identity: str, body: dict[str, Any]) -> _Row:
+        properties: dict[str, Any] = {}
+        names: list[str] = []
+        altered: set[str] = set()
+        for path, value in body.items():
+            if path in {"$kind", "$from", "$to"}:
+                continue
+            if path in {"$type", "$labels"}:
+                said = value if path == "$labels" and isinstance(value, list) else [value]
+                names += [name for name in said if _usable(name) and name not in names]
+                if not all(map(_usable, said)) or (path == "$labels" and kind == "relation"):
+                    altered.add("types")
+                continue
+            try:
+                if path.startswith("$") and not path.startswith("$$"):
+                    raise UnheldError  # noqa: TRY301 - as what no property holds
+                if not _usable(unescaped(path)):
+                    raise UnheldError  # noqa: TRY301
+                properties[unescaped(path)] = native(value)
+            except UnheldError:
+                altered.add("extra-fields")
+        if kind == "relation":
+            altered |= set() if names[:1] == [body.get("$type")] else {"types"}
+            names = names[:1] or [UNTYPED]
+        elif "$type" in body and len(names) != 1:
+            altered.add("types")  # A node with several labels is read as one without a type.
+        return _Row(number, kind, identity, properties, names, (body.get("$from"), body.get("$to")), altered)
+
+    def _decoded(self, rows: list[_Row]) -> Batch:
+        return self._mapper.decode(Batch.from_rows([(row.id, row.body(), []) for row in rows]))[0]
+
+    def image(self, records: Batch) -> Batch:
+        """The records as this graph will give them back."""
+        return self._decoded(self._rows(records)[0])
+
+    def gaps(self, records: Batch) -> list[tuple[str, int, str]]:
+        """See `memferry.backends.api.Target`."""
+        found = {name: (count, first) for name, count, first in self._mapper.gaps(records)}
+        # With every gap of the mapper accepted, those of the graph itself can be seen.
+        every = [name for name in found if name not in self._accepted]
+        raw, numbers, _, _ = self._mapper.encode(records, accepted=[*self._accepted, *every])
+        identities = records.identities()
+        for number, (_, body, _) in zip(numbers, raw.rows(), strict=True):
+            row = self._row(number, *identities[number], json.loads(body))
+            for name in row.altered:
+                count, first = found.get(name, (0, row.id))
+                found[name] = (count + 1, first)
+        return [(name, count, first) for name, (count, first) in sorted(found.items())]
+
+    def fit(self, records: Batch) -> tuple[Batch, list[Quarantined]]:
+        """The records that this graph holds, and those that it cannot."""
+        rows, bad = self._rows(records)
+        fitting = [row for row in rows if row.altered <= set(self._accepted)]
+        for row in rows:
+            lacking = sorted(row.altered - set(self._accepted))
+            if lacking:
+                message = f"the target cannot hold: {', '.join(lacking)}"
+                bad += [Quarantined(*one) for one in Mapper.quarantine(records.take([row.row]), "gap", message)]
+        return records.take([row.row for row in fitting]), bad
+
+    def filed(self, records: Batch) -> list[tuple[str, str]]:
+        """Ids are kept, in the property that was named."""
+        return records.identities()
+
+    # --- reading and writing
+
+    def _known(self, kind: str) -> dict[str, int]:
+        """The database's numbers by id."""
+        with self._scanning:
+            if kind not in self._numbers:
+                ours = f" AND NOT n:{LEDGER} AND NOT n:{STORE}" if kind == "entity" else ""
+                text = f"MATCH {_PATTERNS[kind]} WHERE n[$key] IS :: STRING NOT NULL{ours} RETURN n[$key], id(n)"
+                self._numbers[kind] = {row[0]: row[1] for row in self._connection.read(text, key=self._key)}
+            return self._numbers[kind]
+
+    def fetch(self, records: Batch) -> Batch:
+        """See `memferry.backends.api.Target`."""
+        found = []
+        for kind, stream in _STREAMS.items():
+            known = self._known(kind)
+            asked = [(i, known[i]) for k, i in records.identities() if k == kind and i in known]
+            for some in _slices(asked):
+                rows = self._run(
+                    f"UNWIND $rows AS row MATCH {_PATTERNS[kind]} WHERE id(n) = row[1] AND n[$key] = row[0] "
+                    f"RETURN id(n), {RETURNED[stream]}",
+                    rows=[list(pair) for pair in some],
+                    key=self._key,
+                    writes=False,
+                )
+                found += [raw_row(stream, number, values, self._connection) for number, *values in rows]
+        held, bad, _ = self._mapper.decode(Batch.from_rows(found))
+        if bad:
+            raise StoreError("store-corrupt", f"{len(bad)} records cannot be read back, first {bad[0][0]}: {bad[0][4]}")
+        return self._state.mark(held)
+
+    def write(self, part: Range, records: Batch, migration: str, *, fresh: bool) -> list[Quarantined]:  # noqa: ARG002
+        """See `memferry.backends.api.Target`; committed when it returns."""
+        records, quarantined = self.fit(records)
+        rows, _ = self._rows(records)
+        images = self._decoded(rows)
+        self._state.intend(images, migration)
+        failpoint("intended")
+        with self._transaction():
+            lost = self._put(rows, fresh=fresh and not self._transactions.doubtful)
+        failpoint("acknowledged")
+        self._state.confirm(images.filter(bytes(row.row not in lost for row in rows)), migration)
+        missing = Mapper.quarantine(
+            records.filter(bytes(number in lost for number in range(len(records)))),
+            "missing-end",
+            "the entity it comes from or the one it goes to is not in the target",
+        )
+        return [*quarantined, *(Quarantined(*row) for row in missing)]
+
+    def _put(self, rows: list[_Row], *, fresh: bool) -> set[int]:
+        """Writes within the open transaction; the numbers of relations without ends."""
+        lost: set[int] = set()
+        for some in _slices([row for row in rows if row.kind == "entity"]):
+            self._put_nodes(some, fresh=fresh)
+        for some in _slices([row for row in rows if row.kind == "relation"]):
+            lost |= self._put_relations(some, fresh=fresh)
+        return lost
+
+    def _put_nodes(self, rows: list[_Row], *, fresh: bool) -> None:
+        known = {} if fresh else self._known("entity")
+        for there in (False, True):
+            sent = [
+                [row.row, row.id, row.properties, row.names, known.get(row.id)]
+                for row in rows
+                if (row.id in known) == there
+            ]
+            if not sent:
+                continue
+            found = (
+                "MATCH (n) WHERE id(n) = row[4] AND n[$key] = row[1] REMOVE n:$(labels(n))" if there else "CREATE (n)"
+            )
+            applied = self._run(
+                f"UNWIND $rows AS row {found} SET n = row[2] SET n:$(row[3]) RETURN row[0], row[1], id(n)",
+                rows=sent,
+                key=self._key,
+            )
+            if len(applied) != len(sent):
+                raise TransientError("unavailable", f"Neo4j: {len(sent) - len(applied)} nodes went away meanwhile")
+            self._learn("entity", applied)
+
+    def _put_relations(self, rows: list[_Row], *, fresh: bool) -> set[int]:
+        nodes = self._known("entity")
+        if fresh:
+            self._transactions.joins()
+        else:
+            self._take("relation", [row.id for row in rows])
+        sent = [
+            [row.row, row.id, row.properties, row.names[0], start, nodes[start], end, nodes[end]]
+            for row in rows
+            for start, end in [row.ends]
+            if start in nodes and end in nodes
+        ]
+        applied = self._run(
+            "UNWIND $rows AS row MATCH (a) WHERE id(a) = row[5] AND a[$key] = row[4] "
+            "MATCH (b) WHERE id(b) = row[7] AND b[$key] = row[6] "
+            "CREATE (a)-[n:$(row[3])]->(b) SET n = row[2] RETURN row[0], row[1], id(n)",
+            rows=sent,
+            key=self._key,
+        )
+        self._learn("relation", applied)
+        return {row.row for row in rows} - {row for row, _, _ in applied}
+
+    def _learn(self, kind: str, applied: list[list[Any]]) -> None:
+        def learn() -> None:
+            if kind in self._numbers:
+                self._numbers[kind].update((identity, number) for _, identity, number in applied)
+
+        self._transactions.when_committed(learn)
+
+    def _take(self, kind: str, identities: list[str]) -> int:
+        """Deletes what there is under these ids, but for nodes that have relationships; how many."""
+        self._transactions.take_turn()
+        known, taken = self._known(kind), 0
+        spared = " AND NOT EXISTS { (n)--() }" if kind == "entity" else ""
+        for some in _slices([[one, known[one]] for one in identities if one in known]):
+            [(gone,)] = self._run(
+                f"UNWIND $rows AS row MATCH {_PATTERNS[kind]} WHERE id(n) = row[1] AND n[$key] = row[0]{spared} "
+                "DELETE n RETURN collect(row[0])",
+                rows=some,
+                key=self._key,
+            )
+            taken += len(gone)
+            self._transactions.when_committed(partial(_forget, known, gone))
+        return taken
+
+    def delete(self, identities: list[tuple[str, str]]) -> int:
+        """Deletes relations first. An entity that has relationships of others stays."""
+        with self._transaction():
+            deleted = sum(self._take(kind, [i for k, i in identities if k == kind]) for kind in ("relation", "entity"))
+        self._state.forget(identities)
+        return deleted
+
+    def restore(self, records: Batch) -> None:
+        """Writes records back as they were."""
+        rows, bad = self._rows(records)
+        self._state.release(self._decoded(rows))
+        with self._transaction():
+            lost = self._put(rows, fresh=False)
+            if bad or lost:
+                raise StoreError("refused", f"{len(bad) + len(lost)} records could not be put back: an end is missing")
+
+    def finish(self, migration: str, ranges: list[Range]) -> None:
+        """Nothing to do: constraints and indexes are the owner's."""
+
+    def drop_created(self, migration: str) -> None:
+        """Drops what is known of the migration; in the graph nothing was made."""
+        self._state.drop(migration)
+
+    def close(self) -> None:
+        """Ends the connection."""
+        self._connection.close()
+
+
+def has_state(url: StoreUrl) -> bool:
+    """Whether there is a ledger of this graph in the state directory."""
+    connection = Connection(url)
+    try:
+        return State.exists(plain_identity(connection, url.key))
+    finally:
+        connection.close()
+
+
+def _forget(known: dict[str, int], gone: list[str]) -> None:
+    for identity in gone:
+        known.pop(identity, None)
+
+
+def _slices(rows: list[Any]) -> Iterator[list[Any]]:
+    for start in range(0, len(rows), _ROWS):
+        yield rows[start : start + _ROWS]

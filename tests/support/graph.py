@@ -1,0 +1,76 @@
+"""A Neo4j server of the tests, seen past memferry by the official driver."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from memferry.backends import open_target
+from memferry.ledger import Ledger
+from memferry.model import Limits
+from memferry.phases.migrate import Result, migrate
+from memferry.phases.plan import Options
+from memferry.phases.rollback import RolledBack, rollback
+from memferry.urls import Secrets, StoreUrl, parse_url
+from support.checker import Contents, read_embedded
+from support.documents import Document, write_jsonl
+from testbed.neo4j import Neo4jServer
+
+__all__ = ["Graph", "entity", "move", "relation", "roll"]
+
+
+class Graph:
+    """A server's database, its URL, and files beside it."""
+
+    def __init__(self, server: Neo4jServer, folder: Path) -> None:
+        self.server = server
+        self.folder = folder
+        self.url = self.at()
+
+    def at(self, query: str = "", ca_file: Path | None = None, password: str | None = None) -> StoreUrl:
+        """Its URL with options."""
+        url = parse_url(f"neo4j://127.0.0.1:{self.server.port}{query}")
+        return replace(url, secrets=Secrets(password=password or self.server.password, ca_file=ca_file))
+
+    def cypher(self, text: str, **parameters: Any) -> list[list[Any]]:
+        """Runs a statement past memferry."""
+        with self.server.driver() as driver, driver.session(database="neo4j") as session:
+            return session.run(text, parameters).values()
+
+    def file(self, records: list[Document], name: str = "origin") -> StoreUrl:
+        """The records as a JSONL file."""
+        return parse_url(str(write_jsonl(self.folder / f"{name}.jsonl", records)))
+
+    def contents(self, name: str, query: str = "") -> Contents:
+        """What memferry reads from the graph, seen in an embedded store."""
+        at = parse_url(str(self.folder / f"{name}.db"))
+        assert move(self.at(query), at).outcome == "proven"
+        assert at.path is not None
+        return read_embedded(at.path)
+
+
+def move(source: StoreUrl, target: StoreUrl, **chosen: Any) -> Result:
+    """Migrates in small pages; the books must balance."""
+    result = migrate(source, target, Options(**{"parallelism": 4, "limits": Limits(records=50), **chosen}))
+    assert result.books.balanced(), result.books.to_json()
+    return result
+
+
+def roll(url: StoreUrl, migration: str) -> RolledBack:
+    """Rolls a migration back."""
+    store = open_target(url)
+    try:
+        return rollback(store, Ledger(store.documents, migration))
+    finally:
+        store.close()
+
+
+def entity(identity: str, **members: Any) -> Document:
+    """A small entity."""
+    return {"kind": "entity", "id": identity, **members}
+
+
+def relation(identity: str, start: str, end: str, **members: Any) -> Document:
+    """A small relation."""
+    return {"kind": "relation", "id": identity, "from_id": start, "to_id": end, **members}
