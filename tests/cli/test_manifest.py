@@ -351,6 +351,42 @@ def test_what_would_change_the_outcome_is_refused(tmp_path: Path, more: str, wor
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_some_of_the_records_mapped(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "a.jsonl", plain_documents(60, seed=1))
+    table = '  rename.toml: |\n    [[set]]\n    field = "scope_tenant"\n    value = "acme"\n'
+    parts = [
+        backend("a", "{backend: jsonl, path: a.jsonl}"),
+        backend("b", "{backend: jsonl, path: b.jsonl}"),
+        f"apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: tables}}\ndata:\n{table}",
+        migration(
+            "  scope: {kinds: [memory, entity], where: 'kind == \"memory\" || true'}\n"
+            "  mapping: {configMapRef: {name: tables, key: rename.toml}}\n"
+        ),
+    ]
+    done = memferry(tmp_path, "apply", "-f", "-", "--json", text="---\n".join(parts))
+    final = last_json(done.stdout)
+    assert final["outcome"] == "partial", done.stderr
+    found = [json.loads(line) for line in (tmp_path / "b.jsonl").read_text().splitlines()]
+    assert {record["kind"] for record in found} == {"memory", "entity"}
+    assert {record["scope"]["tenant"] for record in found} == {"acme"}
+
+
+@pytest.mark.parametrize(
+    ("more", "where"),
+    [
+        ("  scope: {where: 'nonsense('}\n", "spec.scope.where"),
+        ("  mapping: {configMapRef: {name: tables, key: x}}\n", "spec.mapping.configMapRef"),
+        ("  mapping: {configMapRef: {name: bad, key: x}}\n", "spec.mapping"),
+    ],
+)
+def test_a_scope_or_mapping_that_is_none(tmp_path: Path, more: str, where: str) -> None:
+    bad = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: bad}\ndata: {x: 'no table'}\n"
+    manifest = load_manifest("---\n".join([both(more), bad]).encode(), "m.yaml", tmp_path)
+    with pytest.raises(ManifestError) as caught:
+        local(manifest, manifest.migrations()[0])
+    assert [problem.path for problem in caught.value.problems] == [where]
+
+
 def test_a_rehearsal_ends_with_the_plan(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "b.jsonl", plain_documents(30, seed=1))
     text = both("  stopAfter: Plan\n").replace(

@@ -90,12 +90,6 @@ class Choices:
     on_existing: Annotated[str, typer.Option(help="records of others with the same id: refuse, keep or overwrite")] = (
         "refuse"
     )
-
-
-@dataclass(frozen=True)
-class Selection:
-    """Which records are moved, and how they are mapped."""
-
     where: Annotated[str | None, typer.Option(metavar="EXPR", help="move only records for which this CEL is true")] = (
         None
     )
@@ -109,7 +103,7 @@ class Selection:
     limit: Annotated[int | None, typer.Option(metavar="N", help="move only the first N records")] = None
 
     def decisions(self) -> Decisions:
-        """Checks what was chosen."""
+        """Which records were chosen, and how they are mapped."""
         asked = Decisions(
             where=self.where,
             mapping=None if self.mapping is None else load_mapping(self.mapping),
@@ -252,4 +246,5 @@ def store_url(
 
 def options(choices: Choices, **chosen: Any) -> Options:
     """Checks what the user chose."""
+    chosen.setdefault("transform", choices.decisions())
     return choose(accept=choices.accept or (), on_existing=choices.on_existing, **chosen)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -12,8 +13,10 @@ from urllib.parse import quote, urlencode
 from pydantic import BaseModel
 
 from memferry._native import gap_names
-from memferry.manifest import Credential, Manifest, MemoryBackend, MemoryMigration
+from memferry.errors import RefusedError
+from memferry.manifest import Credential, Manifest, ManifestError, MemoryBackend, MemoryMigration
 from memferry.phases.plan import Options
+from memferry.phases.transform import Decisions, parse_mapping
 from memferry.urls import Secrets, StoreUrl, hybrid_url, parse_url
 
 __all__ = ["ACTED_UPON", "IN_A_CLUSTER", "Local", "local"]
@@ -22,6 +25,8 @@ ACTED_UPON: Final = frozenset(
     {
         "spec.source",
         "spec.target",
+        "spec.scope",
+        "spec.mapping",
         "spec.acceptGaps",
         "spec.stopAfter",
         "spec.suspend",
@@ -52,9 +57,6 @@ IN_A_CLUSTER: Final = frozenset(
 """Accepted, and said not to be acted upon."""
 
 _NOT_HERE: Final = {
-    "spec.scope.kinds": "moving some of the records is not possible here yet",
-    "spec.scope.where": "moving some of the records is not possible here yet",
-    "spec.mapping": "a mapping is not possible here yet",
     "spec.operation": "is acted upon in a cluster only; `memferry rollback` takes a migration back",
 }
 """What would change the outcome, and so is refused rather than left out."""
@@ -120,8 +122,31 @@ def local(manifest: Manifest, migration: MemoryMigration) -> Local:
         parallelism=min([spec.transfer.parallelism, *caps]),
         parity=parity.queries if parity else 0,
         min_recall=float(parity.min_recall) if parity else None,
+        transform=_decisions(manifest, migration),
     )
     return Local(migration.metadata.name, source, target, options, spec.stop_after, left_out)
+
+
+def _decisions(manifest: Manifest, migration: MemoryMigration) -> Decisions:
+    """Which records are moved, and how they are mapped."""
+    spec = migration.spec
+    conditions = [f"kind in {json.dumps(spec.scope.kinds)}"] if spec.scope.kinds else []
+    conditions += [f"({spec.scope.where})"] if spec.scope.where and conditions else [spec.scope.where]
+    where = " && ".join(condition for condition in conditions if condition) or None
+    mapping = None
+    try:
+        if spec.mapping is not None:
+            ref = spec.mapping.config_map_ref
+            text = manifest.config_map(migration, "spec.mapping.configMapRef", ref.name, ref.key)
+            mapping = parse_mapping(text.encode(), f"{ref.name}/{ref.key}")
+        chosen = Decisions(where=where, mapping=mapping)
+        chosen.check()
+    except ManifestError:
+        raise
+    except RefusedError as error:
+        path = "spec.scope.where" if error.code == "where" else "spec.mapping"
+        raise manifest.error(migration, path, str(error)) from error
+    return chosen
 
 
 def _given(part: BaseModel, path: str) -> Iterator[tuple[str, object]]:

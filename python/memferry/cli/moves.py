@@ -15,7 +15,6 @@ from memferry.cli.common import (
     Ends,
     Parallelism,
     Searches,
-    Selection,
     Shown,
     Talk,
     app,
@@ -30,11 +29,12 @@ from memferry.errors import RefusedError
 from memferry.phases import migrate
 from memferry.phases.estimate import quick_plan
 from memferry.phases.planfile import SavedPlan
+from memferry.phases.transform import Decisions
 
 Save = Annotated[Path | None, typer.Option(metavar="FILE", help="keep the plan, for `migrate --plan`")]
 Quick = Annotated[bool, typer.Option("--quick", help="estimates from counts only; looks for no gaps")]
 PlanFile = Annotated[
-    Path | None, typer.Option("--plan", metavar="FILE", help="only if this plan still holds; its accepted gaps count")
+    Path | None, typer.Option("--plan", metavar="FILE", help="only if this plan still holds; its choices count")
 ]
 Frozen = Annotated[
     bool, typer.Option("--source-frozen", help="my word that SRC does not change, where it gives no witness")
@@ -43,21 +43,19 @@ Frozen = Annotated[
 
 @app.command()
 @grouped
-def plan(
-    ends: Ends, choices: Choices, selection: Selection, talk: Talk, *, save: Save = None, quick: Quick = False
-) -> None:
+def plan(ends: Ends, choices: Choices, talk: Talk, *, save: Save = None, quick: Quick = False) -> None:
     """Reads both ends and says what a migration would do. Writes nothing.
 
     Examples:
       memferry plan agents.db jsonl:memory.jsonl
 
-      memferry plan agents.db ann.db --where 'scope_user == "ann" && "work" in tags'
-
       memferry plan agents.db copy.db --save plan.json
+
+      memferry plan agents.db ann.db --where 'scope_user == "ann" && "work" in tags'
     """
 
     def work(progress: Shown) -> tuple[int, str | None]:
-        urls, chosen = ends.urls(), options(choices, transform=selection.decisions())
+        urls, chosen = ends.urls(), options(choices)
         if quick:
             if save:
                 raise RefusedError("invalid", "--quick makes no plan that could be saved; leave one of them out")
@@ -81,7 +79,6 @@ def plan(
 def migrate_command(
     ends: Ends,
     choices: Choices,
-    selection: Selection,
     searches: Searches,
     talk: Talk,
     *,
@@ -109,15 +106,16 @@ def migrate_command(
 
       memferry migrate agents.db qdrant://localhost/agents --parity 100 --min-recall 0.95
 
-      memferry migrate agents.db ann.db --where 'scope_user == "ann"' --map rename.toml --dedup exact
-
       memferry migrate agents.db copy.db --plan plan.json --events events.ndjson
+
+      memferry migrate agents.db ann.db --where 'scope_user == "ann"' --map rename.toml --dedup exact
     """
 
     def work(progress: Shown) -> tuple[int, str | None]:
         saved = SavedPlan.load(plan_file) if plan_file else None
         chosen = options(
             replace(choices, accept=list(saved.plan.accept)) if saved and not choices.accept else choices,
+            transform=saved.asked() if saved and choices.decisions() == Decisions() else choices.decisions(),
             on_conflict=on_conflict,
             delete=delete,
             max_deletes_percent=max_deletes,
@@ -126,7 +124,6 @@ def migrate_command(
             source_frozen=source_frozen,
             parity=searches.parity,
             min_recall=searches.min_recall,
-            transform=selection.decisions(),
         )
         urls, stop = ends.urls(), stop_on_signals()
         approve = saved.check if saved else lambda _: None

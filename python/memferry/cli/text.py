@@ -45,22 +45,6 @@ def plan_text(plan: Plan) -> str:
     return "\n".join(lines)
 
 
-def _chosen(plan: Plan) -> list[str]:
-    """Which records go on."""
-    made, found = plan.transform, plan.duplicates
-    lines = []
-    if made.where is not None:
-        lines.append(f"  where: {plan.passing:,} of {sum(plan.counts.values()):,} records")
-    if made.sample or made.limit:
-        lines.append(f"  of these at most {made.sample or made.limit:,} are moved")
-    if found.groups:
-        lines.append(
-            f"  same text: {found.records:,} records in {found.groups:,} groups, {len(made.merged):,} merged away"
-        )
-        lines += [f"    {kind} {', '.join(ids)}" for kind, *ids in found.examples]
-    return lines
-
-
 def quick_text(plan: QuickPlan) -> str:
     """Estimates for people."""
     rows = "not counted without reading" if plan.rows is None else f"{plan.rows:,}"
@@ -124,6 +108,22 @@ def _time(secs: float) -> str:
     if secs < 90:
         return f"{max(1, round(secs))} s"
     return f"{secs / 60:,.0f} min" if secs < 90 * 60 else f"{secs / 3600:,.1f} h"
+
+
+def _chosen(plan: Plan) -> list[str]:
+    """Which records go on."""
+    made, found = plan.transform, plan.duplicates
+    lines = []
+    if made.where is not None:
+        lines.append(f"  where: {plan.passing:,} of {sum(plan.counts.values()):,} records")
+    if made.sample or made.limit:
+        lines.append(f"  of these at most {made.sample or made.limit:,} are moved")
+    if found.groups:
+        lines.append(
+            f"  same text: {found.records:,} records in {found.groups:,} groups, {len(made.merged):,} merged away"
+        )
+        lines += [f"    {kind} {', '.join(ids)}" for kind, *ids in found.examples]
+    return lines
 
 
 def result_text(result: Result, target: StoreUrl) -> str:

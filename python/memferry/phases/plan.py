@@ -111,10 +111,10 @@ class Plan:
         existing: Records of others that the run would write over.
         accept: Accepted gaps.
         vectors: What embeddings there are.
+        size_bytes: Size of the records, as they are held in memory.
         transform: Which records go on, and how.
         passing: Records that the mapping and `where` let through.
         duplicates: Records that say the same.
-        size_bytes: Size of the records, as they are held in memory.
     """
 
     migration: str
@@ -130,11 +130,11 @@ class Plan:
     existing: int
     accept: tuple[str, ...]
     vectors: tuple[VectorSpec, ...]
+    size_bytes: int = 0
+    target_total: str = ""
     transform: Decisions = field(default_factory=Decisions)
     passing: int = 0
     duplicates: Duplicates = field(default_factory=Duplicates)
-    size_bytes: int = 0
-    target_total: str = ""
     format: Literal[1] = 1
 
     @property

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from memferry.errors import RefusedError
 from memferry.phases.plan import Plan
+from memferry.phases.transform import Decisions
 from memferry.stores import has_ledger
 from memferry.urls import StoreUrl
 
@@ -79,6 +80,11 @@ class SavedPlan:
             hint = "`memferry plan SRC DST --save FILE` writes one"
             raise RefusedError("invalid", f"{path} is no plan of memferry", hint=hint) from error
 
+    def asked(self) -> Decisions:
+        """What the user chose of records when the plan was made."""
+        made = self.plan.transform
+        return Decisions(made.where, made.mapping, made.dedup, made.sample, made.limit)
+
     def check(self, now: Plan) -> None:
         """Compares with the plan that would be made now.
 
@@ -107,6 +113,7 @@ class SavedPlan:
             changes.append(f"the target has changed (records {then.target_records:,} -> {now.target_records:,})")
         if now.accept != then.accept:
             changes.append(f"accepted gaps are {list(now.accept)}, planned were {list(then.accept)}")
+        changes += [f"`{name}` is another one" for name in then.transform.changed(now.transform)]
         if changes:
             raise RefusedError(
                 "plan-changed",

@@ -19,6 +19,7 @@ from memferry.model import KINDS, Books, Quarantined, Range
 from memferry.phases.migrate import Result, verify_only
 from memferry.phases.plan import Options, Plan, Progress, Stop, migration_id
 from memferry.phases.reading import read_stream
+from memferry.phases.transform import Transform
 from memferry.profiles import load_mapper
 from memferry.retry import retrying
 from memferry.stores import open_source, open_target
@@ -191,6 +192,12 @@ class _Retry:
 
     def check(self) -> None:
         """Refuses where a retry would be another thing than the rest of the copy."""
+        if self.plan.transform.alters and self.source is None:
+            raise RefusedError(
+                "invalid",
+                "this migration maps or chooses records, and what was kept may be from before that",
+                hint="--source SRC takes them from there, and maps them as the others",
+            )
         if getattr(self.target, "gathers", None) is not None:
             raise RefusedError(
                 "not-native",
@@ -255,6 +262,7 @@ class _Retry:
     def from_source(self) -> Iterator[tuple[dict[tuple[str, str], Entry], Batch]]:
         """Records as the source has them now."""
         assert self.source is not None  # noqa: S101 - for the type checker
+        transform = Transform(self.plan.transform, self.plan.accept)
         for kinds in [(kind,) for kind in KINDS] if self.target.ordered else [KINDS]:
             entries = [entry for kind in kinds for entry in self.entries(kind)]
             wanted = {(row.kind or "", row.id): (number, row) for number, row in entries if row.id is not None}
@@ -266,9 +274,10 @@ class _Retry:
                 for page in read_stream(self.source, stream.name, self.limits):
                     self.stop.check()
                     self.beat()
-                    yield self.pick(wanted, page.records.filter(keys.contains(page.records)))
+                    records = page.records.filter(keys.contains(page.records))
+                    yield self.pick(wanted, transform.apply(records).records)
             for number, row in wanted.values():
-                self.leave(number, row, "the source does not have it any more")
+                self.leave(number, row, "the source has it no more, or it is not one of those that are moved")
         for number, row in [*self.entries(None)]:
             self.leave(number, row, "it has no id to look for: migrate again when the source is mended")
 

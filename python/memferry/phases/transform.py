@@ -15,13 +15,23 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from memferry._native import Batch, DedupKeys, Keys, Sample, check_mapping, check_where
-from memferry._native import Transform as Native
+from memferry._native import Transform as NativeTransform
 from memferry.backends.api import Source
 from memferry.errors import RefusedError
 from memferry.model import Limits, Quarantined, Range
 from memferry.phases.reading import read_pages
 
-__all__ = ["DEDUP", "Applied", "Deciding", "Decisions", "Dedup", "Duplicates", "Transform", "load_mapping"]
+__all__ = [
+    "DEDUP",
+    "Applied",
+    "Deciding",
+    "Decisions",
+    "Dedup",
+    "Duplicates",
+    "Transform",
+    "load_mapping",
+    "parse_mapping",
+]
 
 Dedup = Literal["report", "exact", "off"]
 DEDUP: Final = ("report", "exact", "off")
@@ -46,13 +56,27 @@ def load_mapping(path: Path) -> str:
         RefusedError: `profile`, naming the file and the place in it.
     """
     try:
-        table = tomllib.loads(path.read_text("utf-8"))
-        text = json.dumps(table, sort_keys=True, allow_nan=False, default=lambda value: value.isoformat())
-        check_mapping(text)
+        return parse_mapping(path.read_bytes(), str(path))
     except OSError as error:
         raise RefusedError("profile", f"{path}: {error.strerror or error}") from error
+
+
+def parse_mapping(data: bytes, name: str) -> str:
+    """Reads a mapping table: TOML, as JSON with sorted keys.
+
+    Args:
+        data: The table.
+        name: What to call it in errors.
+
+    Raises:
+        RefusedError: `profile`, naming it and the place in it.
+    """
+    try:
+        table = tomllib.loads(data.decode("utf-8"))
+        text = json.dumps(table, sort_keys=True, allow_nan=False, default=lambda value: value.isoformat())
+        check_mapping(text)
     except (RefusedError, ValueError) as error:  # what is no TOML and no UTF-8 is a ValueError
-        raise RefusedError("profile", f"{path}: {error}", hint="docs/mapping.md has an example") from error
+        raise RefusedError("profile", f"{name}: {error}", hint="docs/mapping.md has an example") from error
     return text
 
 
@@ -187,7 +211,7 @@ class Transform:
         }
         one_by_one = (decisions.where, decisions.mapping, decisions.largest, decisions.kept)
         nothing = not decisions.merged and all(value is None for value in one_by_one)
-        self._native = None if nothing else Native(json.dumps({**chosen, "accepted": accepted}))
+        self._native = None if nothing else NativeTransform(json.dumps({**chosen, "accepted": accepted}))
 
     def apply(self, batch: Batch) -> Applied:
         """Runs over a batch."""
