@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from memferry.backends import open_source, open_target
-from memferry.errors import MemferryError, RefusedError, TransientError
+from memferry.errors import MemferryError, RefusedError
 from memferry.urls import Secrets, parse_url
 from support.checker import differences
 from support.documents import documents
@@ -54,9 +54,10 @@ def test_tls(tmp_path: Path) -> None:
         # Authorities that did not sign the certificate: those of the system, and another one of our own.
         stranger = make_certificates(tmp_path / "stranger").authority
         for ca_file in (None, stranger):
-            with pytest.raises(TransientError) as caught:
+            with pytest.raises(RefusedError) as caught:
                 open_source(graph.at("?tls=1", ca_file=ca_file))
-            assert "certificate" in str(caught.value).lower()
+            assert caught.value.code == "unauthorized"
+            assert "certificate" in str(caught.value)
             assert server.password not in str(caught.value)
 
 
