@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import socket
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
@@ -73,6 +75,29 @@ def _of_server(error: neo4j.exceptions.Neo4jError) -> MemferryError:
     return StoreError("refused", text)
 
 
+def _check_certificate(url: StoreUrl) -> None:
+    """Says what the driver does not: that it found a server and did not trust it.
+
+    Raises:
+        RefusedError: `unauthorized`.
+    """
+    try:
+        context = ssl.create_default_context(cafile=url.secrets.ca_file)
+        with (
+            socket.create_connection((url.host, url.port), timeout=_CONNECT_SECS) as line,
+            context.wrap_socket(line, server_hostname=url.host),
+        ):
+            pass
+    except ssl.SSLCertVerificationError as error:
+        raise RefusedError(
+            "unauthorized",
+            f"the certificate of {url.host}:{url.port} is not trusted: {error.verify_message}",
+            hint="MEMFERRY_SOURCE_CA_FILE and MEMFERRY_TARGET_CA_FILE name the file of the authority that signed it",
+        ) from None
+    except OSError:
+        return  # Then it is what the driver said.
+
+
 class Connection:
     """A driver bound to one database.
 
@@ -114,8 +139,10 @@ class Connection:
         try:
             self._check_version()
             [(database, name)] = self.read("CALL db.info() YIELD id, name RETURN id, name")
-        except BaseException:
+        except BaseException as error:
             self._driver.close()
+            if url.tls and isinstance(error, TransientError):
+                _check_certificate(url)
             raise
         self._database = name
         self.identity = url.identity or f"neo4j:{name}:{database.lower()}"
