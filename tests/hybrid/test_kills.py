@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from support.documents import memory, plain_documents, vector
-from support.hybrid import Hybrid, check, findings, move, roll, run, total
+from support.documents import memory, vector
+from support.hybrid import Hybrid, check, findings, move, ordinary, roll, run, total
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -25,13 +25,15 @@ POINTS = [
 
 @pytest.mark.parametrize(("point", "count"), POINTS)
 def test_killed_anywhere_the_same_command_finishes(point: str, count: int, hybrid: Hybrid) -> None:
-    records = plain_documents(100, seed=7)
+    records = ordinary(25)
     origin = hybrid.file(records)
     run(origin, hybrid.url, f"{point}:{count}")
     # Whatever names vectors has them.
     assert hybrid.noted() <= hybrid.points().keys()
     assert run(origin, hybrid.url) == "proven"
-    assert hybrid.points().keys() == hybrid.noted() == {(r["kind"], r["id"]) for r in records if "vectors" in r}
+    assert (
+        hybrid.points().keys() == hybrid.noted() == {(str(r["kind"]), str(r["id"])) for r in records if "vectors" in r}
+    )
     assert total(origin) == total(hybrid.url)
 
 
@@ -91,7 +93,7 @@ def test_vectors_without_a_record_are_found_and_rolled_back(hybrid: Hybrid) -> N
 
 
 def test_a_rollback_killed_between_the_halves_is_finished_by_the_next(hybrid: Hybrid) -> None:
-    origin = hybrid.file(plain_documents(60, seed=9))
+    origin = hybrid.file(ordinary(15))
     migration = move(origin, hybrid.url).migration
     run_rollback(hybrid, migration, "half-committed:3")
     left = hybrid.points().keys() - hybrid.noted()
