@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+
 import pytest
 
-from support.documents import memory, plain_documents, vector
-from support.hybrid import Hybrid, check, findings, move, roll, run, total
+from support.documents import memory, vector
+from support.hybrid import Hybrid, check, findings, move, ordinary, roll, run, total
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -25,13 +30,15 @@ POINTS = [
 
 @pytest.mark.parametrize(("point", "count"), POINTS)
 def test_killed_anywhere_the_same_command_finishes(point: str, count: int, hybrid: Hybrid) -> None:
-    records = plain_documents(100, seed=7)
+    records = ordinary(25)
     origin = hybrid.file(records)
     run(origin, hybrid.url, f"{point}:{count}")
     # Whatever names vectors has them.
     assert hybrid.noted() <= hybrid.points().keys()
     assert run(origin, hybrid.url) == "proven"
-    assert hybrid.points().keys() == hybrid.noted() == {(r["kind"], r["id"]) for r in records if "vectors" in r}
+    assert (
+        hybrid.points().keys() == hybrid.noted() == {(str(r["kind"]), str(r["id"])) for r in records if "vectors" in r}
+    )
     assert total(origin) == total(hybrid.url)
 
 
@@ -91,9 +98,10 @@ def test_vectors_without_a_record_are_found_and_rolled_back(hybrid: Hybrid) -> N
 
 
 def test_a_rollback_killed_between_the_halves_is_finished_by_the_next(hybrid: Hybrid) -> None:
-    origin = hybrid.file(plain_documents(60, seed=9))
+    origin = hybrid.file(ordinary(15))
     migration = move(origin, hybrid.url).migration
-    run_rollback(hybrid, migration, "half-committed:3")
+    # The first transaction takes the lock, the next one deletes relations.
+    run_rollback(hybrid, migration, "half-committed:2")
     left = hybrid.points().keys() - hybrid.noted()
     assert left
     done = roll(hybrid.url, migration)
@@ -117,11 +125,6 @@ rollback(store, Ledger(store.documents, sys.argv[3]))
 
 
 def run_rollback(hybrid: Hybrid, migration: str, failpoint: str) -> None:
-    import os  # noqa: PLC0415 - one place
-    import signal  # noqa: PLC0415
-    import subprocess  # noqa: PLC0415
-    import sys  # noqa: PLC0415
-
     assert hybrid.url.graph is not None
     assert hybrid.url.vectors is not None
     done = subprocess.run(

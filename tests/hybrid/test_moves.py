@@ -22,8 +22,8 @@ from memferry.phases.plan import Options
 from memferry.stores import open_source
 from memferry.urls import Secrets, hybrid_url, parse_url
 from support.checker import differences, last_json, read_embedded
-from support.documents import Document, documents, memory, plain_documents, vector
-from support.hybrid import Hybrid, check, findings, move, roll, total
+from support.documents import Document, documents, memory, vector
+from support.hybrid import Hybrid, check, findings, move, ordinary, roll, total
 from testbed.neo4j import Neo4jServer
 
 
@@ -50,7 +50,13 @@ def small() -> list[Document]:
     return [
         {"kind": "entity", "id": "a", "name": "Ann", "vectors": [vector([1.0, -0.0], name="title", model="m")]},
         {"kind": "entity", "id": "b", "name": "Bob"},
-        {"kind": "relation", "id": "r", "from_id": "a", "to_id": "b", "vectors": [_sparse([7, 9], [0.5, 0.25])]},
+        {
+            "kind": "relation",
+            "id": "r",
+            "from_id": "a",
+            "to_id": "b",
+            "vectors": [_sparse([7, 9], [0.5, 0.25], name="words")],
+        },
         {"kind": "observation", "id": "o", "owner_id": "a", "content": "seen"},
         memory(
             "m",
@@ -67,26 +73,26 @@ def small() -> list[Document]:
 
 @pytest.mark.timeout(240)
 def test_everything_comes_back(hybrid: Hybrid) -> None:
-    origin, there, back = hybrid.file(documents(400, seed=2)), hybrid.embedded("there"), hybrid.embedded("back")
+    origin, there, back = hybrid.file(documents(240, seed=2)), hybrid.embedded("there"), hybrid.embedded("back")
     assert move(origin, there).outcome == "proven"
     result = move(there, hybrid.url)
     assert (result.outcome, result.lossless) == ("proven", True)
     assert result.verification is not None
-    assert result.verification.counts() == {"compared": 400, "missing": 0, "extra": 0, "different": 0, "foreign": 0}
+    assert result.verification.counts() == {"compared": 240, "missing": 0, "extra": 0, "different": 0, "foreign": 0}
     assert move(hybrid.url, back).outcome == "proven"
     assert there.path is not None
     assert back.path is not None
     assert differences(read_embedded(there.path), read_embedded(back.path)) == []
     assert hybrid.points().keys() == hybrid.noted()
     again = move(there, hybrid.url)
-    assert (again.outcome, again.books.total("unchanged")) == ("proven", 400)
+    assert (again.outcome, again.books.total("unchanged")) == ("proven", 240)
 
 
 @pytest.mark.timeout(240)
 def test_from_one_hybrid_store_to_another(hybrid: Hybrid, second_neo4j_server: Neo4jServer) -> None:
     second_neo4j_server.wipe()
     other = Hybrid(second_neo4j_server, hybrid.qdrant, hybrid.collection + "2", hybrid.folder)
-    origin = hybrid.file(plain_documents(150, seed=3))
+    origin = hybrid.file(ordinary(40))
     for source, target in ((origin, hybrid.url), (hybrid.url, other.url), (other.url, hybrid.embedded("back"))):
         assert move(source, target).outcome == "proven"
     assert total(origin) == total(other.url) == total(hybrid.embedded("back"))
@@ -96,7 +102,7 @@ def test_each_half_is_what_the_page_says(hybrid: Hybrid) -> None:
     result = move(hybrid.file(small()), hybrid.url)
     assert result.outcome == "proven"
     [(properties,)] = hybrid.cypher("MATCH (n:MemferryMemory) RETURN properties(n)")
-    assert json.loads(properties["extra"]) == {"$$$x": None, "$vectors": ["", "tokens", "words"], "n": 1}
+    assert json.loads(properties["extra"]) == {"$$x": None, "$vectors": ["", "tokens", "words"], "n": 1}
     assert not [name for name in properties if name.startswith("vector")]
     points = hybrid.points()
     assert points.keys() == {("entity", "a"), ("relation", "r"), ("memory", "m")} == hybrid.noted()
@@ -117,7 +123,7 @@ def test_each_half_is_what_the_page_says(hybrid: Hybrid) -> None:
 
 
 def test_a_cosine_collection_needs_consent_and_keeps_what_the_plan_said(hybrid: Hybrid) -> None:
-    origin, target = hybrid.file(plain_documents(60, seed=5)), hybrid.at("cosine")
+    origin, target = hybrid.file(ordinary(15)), hybrid.at("cosine")
     error = refused(lambda: move(origin, target))
     assert (error.code, "vector-lengths" in str(error)) == ("gap", True)
     assert hybrid.collections() == []

@@ -21,11 +21,11 @@ from memferry.phases.reading import read_stream
 from memferry.phases.rollback import RolledBack, rollback
 from memferry.stores import open_source, open_target
 from memferry.urls import Secrets, StoreUrl, hybrid_url, parse_url
-from support.documents import Document, write_jsonl
+from support.documents import Document, memory, vector, write_jsonl
 from testbed.neo4j import Neo4jServer
 from testbed.qdrant import QdrantServer
 
-__all__ = ["Hybrid", "check", "findings", "move", "roll", "run", "total"]
+__all__ = ["Hybrid", "check", "findings", "move", "ordinary", "roll", "run", "total"]
 
 RUNNER = """
 import os, sys
@@ -43,7 +43,7 @@ Key = tuple[str, str]
 
 
 def _options(**chosen: Any) -> Options:
-    return Options(**{"parallelism": 2, "limits": Limits(records=20), **chosen})
+    return Options(**{"parallelism": 2, "limits": Limits(records=40), **chosen})
 
 
 class Hybrid:
@@ -109,6 +109,18 @@ class Hybrid:
         """Deletes a point past memferry."""
         with self.qdrant.client() as client:
             client.delete(self.collection, [point.id], wait=True)
+
+
+def ordinary(count: int) -> list[Document]:
+    """Records of all kinds, four a number, whose relations have their ends; half of them with vectors."""
+    found: list[Document] = []
+    for n in range(count):
+        found.append({"kind": "entity", "id": f"e{n:04}", "name": f"entity {n}", "type": "Person", "confidence": n / 7})
+        found.append(memory(f"m{n:04}", vectors=[vector([n / 8, 1.0, -0.5], model="m", normalized=False)]))
+        found.append({"kind": "observation", "id": f"o{n:04}", "owner_id": f"e{n:04}", "content": f"about {n}"})
+        ends: Document = {"from_id": f"e{n:04}", "to_id": f"e{(n * 7) % count:04}", "type": "KNOWS"}
+        found.append({"kind": "relation", "id": f"r{n:04}", **ends, "vectors": [vector([1.0, n / 3], name="edge")]})
+    return found
 
 
 def move(source: StoreUrl, target: StoreUrl, **chosen: Any) -> Result:

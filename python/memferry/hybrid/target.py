@@ -2,7 +2,7 @@
 
 Three things cannot be done in that order, because they would lose what is there when the process is killed before the
 transaction ends: to take out vectors, to write over vectors that somebody else wrote, and to put vectors back. They
-are done after the transaction. The first two are noted in it, and whoever takes the lock next does what is noted.
+are noted in the transaction and done after it; whoever takes the lock next does what is still noted.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ __all__ = ["HybridTarget"]
 Identity = tuple[str, str]
 
 _NOTES: Final = "later/"
-"""Documents with what is to be done to vectors after a transaction: a native document, or nothing to take them out."""
+"""Documents with what is to be done to vectors after a transaction."""
+_WRITE, _RESTORE, _REMOVE = "write", "restore", "remove"
+"""What they begin with; before a native document, but for the last."""
 _SCAN: Final = 500
 _MAX_DIM: Final = 65_536
 """Longer vectors, and those of no numbers, stay in the graph."""
@@ -50,6 +52,14 @@ class _HeldDocuments:
             self.holder = migration
 
 
+class _Page(threading.local):
+    """What a thread's transaction leaves to be done after it, and what of that it has noted."""
+
+    def __init__(self) -> None:
+        self.later: dict[Identity, str] = {}
+        self.noted: set[Identity] = set()
+
+
 class HybridTarget:
     """Two stores written as one.
 
@@ -68,13 +78,10 @@ class HybridTarget:
         self._graph = graph
         self._vectors = vectors
         self._mapper: Mapper = load_mapper("native", "document")
-        self._lock = threading.RLock()
         self._there = False
-        self._later: dict[Identity, str] = {}
-        self._noted: set[Identity] = set()
-        self._restored: list[Batch] = []
+        self._page = _Page()
         self._looked_for: str | None = None
-        self._kept: list[Identity] = []
+        self._doubtful = False
         self.ordered = graph.ordered
         self.documents = _HeldDocuments(graph.documents)
         self.identity = identity or identity_of(graph.identity, vectors.identity)
@@ -126,6 +133,8 @@ class HybridTarget:
 
     def write(self, part: Range, records: Batch, migration: str, *, fresh: bool) -> list[Quarantined]:
         """See `memferry.backends.api.Target`; the caller holds the transaction."""
+        # A page that is tried again may be there already.
+        fresh = fresh and not self._doubtful
         rest, points = split_halves(records)
         first, after, stale = (points, points.filter(bytes(len(points))), points.filter(bytes(len(points))))
         if not fresh:
@@ -144,8 +153,7 @@ class HybridTarget:
             self._note_gone(migration, lost.filter(inverted(there.contains(lost))))
             after, stale = (b.filter(inverted(_keys(bad).contains(b))) for b in (after, stale))
         self._note_gone(migration, stale)
-        for identity, text in zip(after.identities(), self._encode(after), strict=True):
-            self._note(migration, identity, text)
+        self._note_all(migration, _WRITE, after)
         return _whole(records, [*refused, *bad])
 
     def _order(self, records: Batch, points: Batch, migration: str) -> tuple[Batch, Batch, Batch]:
@@ -164,26 +172,26 @@ class HybridTarget:
     def delete(self, identities: list[Identity]) -> int:
         """Deletes records, then their vectors; and vectors alone where the record is of somebody else, or none."""
         holder = self.documents.holder
-        held = self._graph.fetch(self._named(identities))
-        markers = zip(held.identities(), held.markers(), strict=True)
-        ours = [identity for identity, marker in markers if holder is None or (marker or ("",))[0] == holder]
+        held = _written_by(self._graph.fetch(self._named(identities)))
+        ours = [identity for identity, migration in held.items() if holder in {None, migration}]
         self._graph.delete(ours)
         # The graph may keep what others tied something to.
         kept = set(self._graph.fetch(self._named(ours)).identities())
-        self._kept += kept
         gone = [identity for identity in identities if identity not in kept]
-        self._later |= dict.fromkeys(gone, "")
+        # Not noted: vectors without a record are found by whoever deletes again.
+        self._page.later |= dict.fromkeys(gone, _REMOVE)
         return len(gone)
 
     def restore(self, records: Batch) -> None:
-        """Writes records back, then their vectors; after a kill in between both are done again from the originals."""
+        """Writes records back, then their vectors."""
         rest, points = split_halves(records)
         self._graph.restore(rest)
-        kept, self._kept = self._kept, []
-        still = set(self._graph.fetch(self._named(kept)).identities())
-        self._restored.append(points)
-        gone = {*records.identities(), *kept} - {*points.identities(), *still}
-        self._later |= dict.fromkeys(gone, "")
+        holder = self.documents.holder
+        if holder is not None:
+            self._note_all(holder, _RESTORE, points)
+        else:
+            self._vectors.restore(points)
+        self._page.later |= dict.fromkeys({*records.identities()} - {*points.identities()}, _REMOVE)
 
     def finish(self, migration: str, ranges: list[Range]) -> None:
         """See `memferry.backends.api.Target`."""
@@ -206,64 +214,71 @@ class HybridTarget:
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """The graph's. What of the vectors has to come after it is done when it has ended."""
-        with self._lock:
-            self._settle()
-            holder = self.documents.holder
-            try:
-                with self._graph.transaction():
-                    yield
-            except BaseException:
-                # It may have been committed all the same: what it noted tells.
-                self._forget()
-                self.documents.holder, self._looked_for = holder, None
-                raise
+        self._settle()
+        holder = self.documents.holder
+        try:
+            with self._graph.transaction():
+                yield
             failpoint("half-committed")
             self._settle()
+        except BaseException:
+            # Committed or not: what is noted tells.
+            self._page.later, self._page.noted = {}, set()
+            self.documents.holder, self._looked_for = holder, None
+            self._doubtful = True
+            raise
 
     def _note(self, migration: str, identity: Identity, document: str) -> None:
         """Has something done after the transaction, also if the process does not live to do it."""
-        self._later[identity] = document
-        self._noted.add(identity)
+        self._page.later[identity] = document
+        self._page.noted.add(identity)
         self.documents.put(migration, _key(identity), document)
 
     def _note_gone(self, migration: str, points: Batch) -> None:
         for identity in points.identities():
-            self._note(migration, identity, "")
+            self._note(migration, identity, _REMOVE)
+
+    def _note_all(self, migration: str, how: str, points: Batch) -> None:
+        bodies = self._mapper.encode(points)[0].rows()
+        for identity, (_, body, _) in zip(points.identities(), bodies, strict=True):
+            self._note(migration, identity, f"{how} {body.decode()}")
 
     def _settle(self) -> None:
         """Does what is to come after the transaction; all of it can be done twice."""
         holder = self.documents.holder
         if holder is not None and self._looked_for != holder:
             while rows := self.documents.scan(holder, _NOTES, "", _SCAN):
-                self._take_up(holder, [(_identity(key), text) for key, text in rows])
+                self._take_up(holder, {_identity(key): text for key, text in rows})
             self._looked_for = holder
-        for points in self._restored:
-            self._vectors.restore(points)
-        self._do(holder, self._later, self._noted)
-        self._forget()
+        self._do(holder, self._page.later, self._page.noted)
+        self._page.later, self._page.noted = {}, set()
 
-    def _forget(self) -> None:
-        self._later, self._noted, self._restored = {}, set(), []
-
-    def _take_up(self, holder: str, noted: list[tuple[Identity, str]]) -> None:
+    def _take_up(self, holder: str, noted: dict[Identity, str]) -> None:
         """Does what a killed process noted, but for records that another migration has written since."""
-        held = self._graph.fetch(self._named([identity for identity, _ in noted]))
-        markers = zip(held.identities(), held.markers(), strict=True)
-        theirs = {identity for identity, marker in markers if marker is None or marker[0] != holder}
-        every = {identity for identity, _ in noted}
-        self._do(holder, {identity: text for identity, text in noted if identity not in theirs}, every)
+        held = self._graph.fetch(self._named([*noted]))
+        written: dict[Identity, str | None] = dict.fromkeys(noted, holder)
+        written |= _written_by(
+            self._decode([text.removeprefix(_RESTORE) for text in noted.values() if text.startswith(_RESTORE)])
+        )
+        found = _written_by(held)
+        mine = {i: text for i, text in noted.items() if found.get(i, written[i]) == written[i]}
+        self._do(holder, mine, set(noted))
 
     def _do(self, holder: str | None, later: dict[Identity, str], noted: set[Identity]) -> None:
-        if not later and not noted:
-            return
-        written = [text for text in later.values() if text]
-        gone = [identity for identity, text in later.items() if not text]
-        if written and holder is not None:
-            # What the store does not take is missing from its record, which the proof says.
-            self._vectors.write(_ANY, self._decode(written), holder, fresh=False)
-        if gone and self._vectors.source() is not None:
-            self._vectors.delete(gone)
-        failpoint("half-settled")
+        if later and self._vectors.source() is not None:
+            write, restore = (
+                self._decode([text.removeprefix(how) for text in later.values() if text.startswith(how)])
+                for how in (_WRITE, _RESTORE)
+            )
+            if len(write) and holder is not None:
+                # What the store does not take is missing from its record, which the proof says.
+                self._vectors.write(_ANY, write, holder, fresh=False)
+            if len(restore):
+                self._vectors.restore(restore)
+            if gone := [identity for identity, text in later.items() if text == _REMOVE]:
+                self._vectors.delete(gone)
+        if later:
+            failpoint("half-settled")
         if holder is not None:
             for identity in noted:
                 self.documents.delete(holder, _key(identity))
@@ -277,8 +292,11 @@ class HybridTarget:
     def _decode(self, documents: list[str]) -> Batch:
         return self._mapper.decode(Batch.from_rows([("", text.encode(), []) for text in documents]))[0]
 
-    def _encode(self, records: Batch) -> list[str]:
-        return [body.decode() for _, body, _ in self._mapper.encode(records)[0].rows()]
+
+def _written_by(records: Batch) -> dict[Identity, str | None]:
+    """Whose markers records bear."""
+    markers = zip(records.identities(), records.markers(), strict=True)
+    return {identity: marker[0] if marker else None for identity, marker in markers}
 
 
 def _key(identity: Identity) -> str:

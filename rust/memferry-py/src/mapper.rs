@@ -109,8 +109,26 @@ impl Mapper {
     }
 }
 
-/// Reasons that Python may give.
-const REASONS: [&str; 5] = ["conflict", "missing-end", "rejected", "repeated-id", "too-many-vectors"];
+/// Reasons that Python may give: its own, and those that one half of a hybrid store gave for its part of a record.
+const REASONS: [&str; 17] = [
+    "bad-extra",
+    "bad-json",
+    "bad-vector",
+    "conflict",
+    "field-clash",
+    "gap",
+    "missing-end",
+    "no-id",
+    "no-json",
+    "no-record",
+    "rejected",
+    "repeated-id",
+    "tags",
+    "time",
+    "too-deep",
+    "too-many-vectors",
+    "vectors-missing",
+];
 
 fn gap_set(names: &[String]) -> Result<GapSet, Error> {
     GapSet::of(names.iter().map(String::as_str))
