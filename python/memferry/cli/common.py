@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Final, cast
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -16,8 +16,6 @@ from memferry.cli.console import fail, say
 from memferry.errors import MemferryError, RefusedError, StoreError
 from memferry.library import choose
 from memferry.phases.plan import Options, Stop
-from memferry.phases.transform import Decisions, load_mapping
-from memferry.phases.transform import Dedup as DedupWord
 from memferry.retry import give_up_on
 from memferry.urls import Secrets, StoreUrl, hybrid_url, parse_url, secrets_from_environment
 
@@ -136,16 +134,3 @@ def store_url(
 def options(**chosen: Any) -> Options:
     """Checks what the user chose."""
     return choose(accept=chosen.pop("accept", None) or (), **chosen)
-
-
-def decisions(where: str | None, mapping: Path | None, dedup: str, sample: int | None, limit: int | None) -> Decisions:
-    """Checks which records the user chose, and how they are mapped."""
-    asked = Decisions(
-        where=where,
-        mapping=None if mapping is None else load_mapping(mapping),
-        dedup=cast("DedupWord", dedup),  # `check` refuses others
-        sample=sample,
-        limit=limit,
-    )
-    asked.check()
-    return asked

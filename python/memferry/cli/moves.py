@@ -31,7 +31,6 @@ from memferry.cli.common import (
     Vectors,
     Where,
     app,
-    decisions,
     guard,
     options,
     stop_on_signals,
@@ -75,7 +74,11 @@ def plan(
         chosen = options(
             accept=accept,
             on_existing=on_existing,
-            transform=decisions(where, mapping, dedup, sample, limit),
+            where=where,
+            mapping=mapping,
+            dedup=dedup,
+            sample=sample,
+            limit=limit,
         )
         halves = Halves(graph, vectors)
         ends = (
@@ -130,6 +133,7 @@ def migrate_command(
       memferry migrate agents.db copy.db --delete --json | jq .outcome
 
       memferry migrate agents.db hybrid: --graph neo4j://host --vectors qdrant://host/agents
+
       memferry migrate agents.db qdrant://localhost/agents --parity 100 --min-recall 0.95
 
       memferry migrate agents.db ann.db --where 'scope_user == "ann"' --map rename.toml --dedup exact
@@ -146,7 +150,11 @@ def migrate_command(
             parallelism=parallelism,
             parity=parity,
             min_recall=min_recall,
-            transform=decisions(where, mapping, dedup, sample, limit),
+            where=where,
+            mapping=mapping,
+            dedup=dedup,
+            sample=sample,
+            limit=limit,
         )
         halves = Halves(graph, vectors)
         ends = (
