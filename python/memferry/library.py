@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import Path
 
 from memferry._native import gap_names
 from memferry.backends.api import Target
@@ -16,7 +17,7 @@ from memferry.phases.migrate import Result
 from memferry.phases.plan import Options, Plan, Progress, Stop
 from memferry.phases.rollback import RolledBack
 from memferry.phases.rollback import rollback as roll_back
-from memferry.phases.transform import Decisions
+from memferry.phases.transform import Decisions, Dedup, load_mapping
 from memferry.stores import has_ledger, open_target
 from memferry.urls import Secrets, StoreUrl, parse_url, secrets_from_environment
 
@@ -54,6 +55,12 @@ def choose(
     on_conflict: str = "keep",
     parity: int = 0,
     min_recall: float | None = None,
+    where: str | None = None,
+    mapping: str | os.PathLike[str] | None = None,
+    dedup: str = "report",
+    sample: int | None = None,
+    limit: int | None = None,
+    transform: Decisions | None = None,
     **others: object,
 ) -> Options:
     """Checks what the user chose.
@@ -71,12 +78,21 @@ def choose(
         raise RefusedError("invalid", f"parity: got {parity}, a number of searches is needed")
     if min_recall is not None and not (parity and 0 <= min_recall <= 1):
         raise RefusedError("invalid", f"min-recall: got {min_recall}, a share from 0 to 1 and a parity are needed")
+    decisions = transform or Decisions(
+        where=where,
+        mapping=None if mapping is None else load_mapping(Path(mapping)),
+        dedup=dedup,  # type: ignore[arg-type] # `check` refuses others
+        sample=sample,
+        limit=limit,
+    )
+    decisions.check()
     return Options(
         accept=gaps,
         on_existing=on_existing,  # type: ignore[arg-type]
         on_conflict=on_conflict,  # type: ignore[arg-type]
         parity=parity,
         min_recall=min_recall,
+        transform=decisions,
         **others,  # type: ignore[arg-type]
     )
 
@@ -87,8 +103,12 @@ def plan(
     *,
     accept: Iterable[str] = (),
     on_existing: OnExisting = "refuse",
+    where: str | None = None,
+    mapping: str | os.PathLike[str] | None = None,
+    dedup: Dedup = "report",
+    sample: int | None = None,
+    limit: int | None = None,
     parallelism: int = 2,
-    transform: Decisions | None = None,
     source_secrets: Secrets | None = None,
     target_secrets: Secrets | None = None,
     progress: Progress = _silent,
@@ -101,8 +121,12 @@ def plan(
         target: Store URL.
         accept: Gaps to accept by name.
         on_existing: What to do with records of others that have ids of the source.
+        where: A CEL expression that is true for records to move.
+        mapping: A mapping file, see `docs/mapping.md`.
+        dedup: Whether records that say the same are counted, merged or not looked for.
+        sample: Move only so many records, spread over all.
+        limit: Move only so many records, the first ones.
         parallelism: Ranges at a time.
-        transform: Which records go on, and how; `load_mapping` reads a file for it.
         source_secrets: Credentials; from `MEMFERRY_SOURCE_API_KEY`, `_PASSWORD`, `_CA_FILE` where none are given.
         target_secrets: The same, from `MEMFERRY_TARGET_...`.
         progress: Called after every page with phase, records so far and records in all, from any thread.
@@ -119,7 +143,16 @@ def plan(
     >>> memferry.plan(os.path.join(folder, "a.db"), os.path.join(folder, "b.jsonl")).counts
     {'memory': 1}
     """
-    chosen = choose(accept=accept, on_existing=on_existing, parallelism=parallelism, transform=transform or Decisions())
+    chosen = choose(
+        accept=accept,
+        on_existing=on_existing,
+        where=where,
+        mapping=mapping,
+        dedup=dedup,
+        sample=sample,
+        limit=limit,
+        parallelism=parallelism,
+    )
     ends = store_url("SOURCE", source, source_secrets), store_url("TARGET", target, target_secrets)
     return phases.plan_only(*ends, chosen, progress=progress, stop=stop)
 
@@ -134,10 +167,14 @@ def migrate(
     delete: bool = False,
     max_deletes_percent: float = 10.0,
     max_quarantined: int = 0,
+    where: str | None = None,
+    mapping: str | os.PathLike[str] | None = None,
+    dedup: Dedup = "report",
+    sample: int | None = None,
+    limit: int | None = None,
     parallelism: int = 2,
     parity: int = 0,
     min_recall: float | None = None,
-    transform: Decisions | None = None,
     source_secrets: Secrets | None = None,
     target_secrets: Secrets | None = None,
     progress: Progress = _silent,
@@ -154,10 +191,14 @@ def migrate(
         delete: Carry deletions, last.
         max_deletes_percent: Refuse to delete more than this share.
         max_quarantined: Quarantined records that are still a success.
+        where: A CEL expression that is true for records to move.
+        mapping: A mapping file, see `docs/mapping.md`.
+        dedup: Whether records that say the same are counted, merged or not looked for.
+        sample: Move only so many records, spread over all.
+        limit: Move only so many records, the first ones.
         parallelism: Ranges at a time.
         parity: How many searches both ends are asked for comparison, after the proof.
         min_recall: Not proven if the target finds less than this share of the nearest neighbours.
-        transform: Which records go on, and how; `load_mapping` reads a file for it.
         source_secrets: Credentials; from `MEMFERRY_SOURCE_API_KEY`, `_PASSWORD`, `_CA_FILE` where none are given.
         target_secrets: The same, from `MEMFERRY_TARGET_...`.
         progress: Called after every page with phase, records so far and records in all, from any thread.
@@ -184,10 +225,14 @@ def migrate(
         delete=delete,
         max_deletes_percent=max_deletes_percent,
         max_quarantined=max_quarantined,
+        where=where,
+        mapping=mapping,
+        dedup=dedup,
+        sample=sample,
+        limit=limit,
         parallelism=parallelism,
         parity=parity,
         min_recall=min_recall,
-        transform=transform or Decisions(),
     )
     ends = store_url("SOURCE", source, source_secrets), store_url("TARGET", target, target_secrets)
     return phases.migrate(*ends, chosen, progress=progress, stop=stop)

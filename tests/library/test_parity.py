@@ -147,6 +147,18 @@ def test_stores_that_cannot_be_searched_are_refused_before_anything_is_written(s
     assert caught.value.code == "unsupported"
 
 
+def test_stores_that_are_not_to_hold_the_same_are_not_compared(source: Path, tmp_path: Path) -> None:
+    target = tmp_path / "b.db"
+    with pytest.raises(RefusedError) as caught:
+        memferry.migrate(source, target, parity=3, limit=5)
+    assert caught.value.code == "unsupported"
+    assert not target.exists()
+    assert memferry.migrate(source, target, where='kind == "entity"').outcome == "partial"
+    with pytest.raises(RefusedError) as caught:
+        memferry.verify(source, target, parity=3)
+    assert caught.value.code == "unsupported"
+
+
 def test_an_index_that_is_not_built_in_time_is_told(
     source: Path, make_url: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
