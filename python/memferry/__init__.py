@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from memferry.phases.parity import Parity
     from memferry.phases.plan import Plan, Stop
     from memferry.phases.rollback import RolledBack
+    from memferry.phases.transform import Decisions, load_mapping
     from memferry.records import Record, Scope, Time
     from memferry.urls import Secrets, StoreUrl, hybrid_url, parse_url
     from memferry.values import NumberText, Reserved
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Capabilities",
+    "Decisions",
     "Hit",
     "MemferryError",
     "NotProvenError",
@@ -46,6 +48,7 @@ __all__ = [
     "TransientError",
     "Vector",
     "hybrid_url",
+    "load_mapping",
     "migrate",
     "open",
     "parse_url",
@@ -63,6 +66,7 @@ _HOMES = {
     "phases.parity": ("Parity",),
     "phases.plan": ("Plan", "Stop"),
     "phases.rollback": ("RolledBack",),
+    "phases.transform": ("Decisions", "load_mapping"),
     "records": ("Record", "Scope", "Time"),
     "urls": ("Secrets", "StoreUrl", "hybrid_url", "parse_url"),
     "values": ("NumberText", "Reserved"),

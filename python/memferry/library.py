@@ -16,6 +16,7 @@ from memferry.phases.migrate import Result
 from memferry.phases.plan import Options, Plan, Progress, Stop
 from memferry.phases.rollback import RolledBack
 from memferry.phases.rollback import rollback as roll_back
+from memferry.phases.transform import Decisions
 from memferry.stores import has_ledger, open_target
 from memferry.urls import Secrets, StoreUrl, parse_url, secrets_from_environment
 
@@ -87,6 +88,7 @@ def plan(
     accept: Iterable[str] = (),
     on_existing: OnExisting = "refuse",
     parallelism: int = 2,
+    transform: Decisions | None = None,
     source_secrets: Secrets | None = None,
     target_secrets: Secrets | None = None,
     progress: Progress = _silent,
@@ -100,6 +102,7 @@ def plan(
         accept: Gaps to accept by name.
         on_existing: What to do with records of others that have ids of the source.
         parallelism: Ranges at a time.
+        transform: Which records go on, and how; `load_mapping` reads a file for it.
         source_secrets: Credentials; from `MEMFERRY_SOURCE_API_KEY`, `_PASSWORD`, `_CA_FILE` where none are given.
         target_secrets: The same, from `MEMFERRY_TARGET_...`.
         progress: Called after every page with phase, records so far and records in all, from any thread.
@@ -116,7 +119,7 @@ def plan(
     >>> memferry.plan(os.path.join(folder, "a.db"), os.path.join(folder, "b.jsonl")).counts
     {'memory': 1}
     """
-    chosen = choose(accept=accept, on_existing=on_existing, parallelism=parallelism)
+    chosen = choose(accept=accept, on_existing=on_existing, parallelism=parallelism, transform=transform or Decisions())
     ends = store_url("SOURCE", source, source_secrets), store_url("TARGET", target, target_secrets)
     return phases.plan_only(*ends, chosen, progress=progress, stop=stop)
 
@@ -134,6 +137,7 @@ def migrate(
     parallelism: int = 2,
     parity: int = 0,
     min_recall: float | None = None,
+    transform: Decisions | None = None,
     source_secrets: Secrets | None = None,
     target_secrets: Secrets | None = None,
     progress: Progress = _silent,
@@ -153,6 +157,7 @@ def migrate(
         parallelism: Ranges at a time.
         parity: How many searches both ends are asked for comparison, after the proof.
         min_recall: Not proven if the target finds less than this share of the nearest neighbours.
+        transform: Which records go on, and how; `load_mapping` reads a file for it.
         source_secrets: Credentials; from `MEMFERRY_SOURCE_API_KEY`, `_PASSWORD`, `_CA_FILE` where none are given.
         target_secrets: The same, from `MEMFERRY_TARGET_...`.
         progress: Called after every page with phase, records so far and records in all, from any thread.
@@ -182,6 +187,7 @@ def migrate(
         parallelism=parallelism,
         parity=parity,
         min_recall=min_recall,
+        transform=transform or Decisions(),
     )
     ends = store_url("SOURCE", source, source_secrets), store_url("TARGET", target, target_secrets)
     return phases.migrate(*ends, chosen, progress=progress, stop=stop)

@@ -6,6 +6,8 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from memferry._native import Batch, Transform, check_where
 from memferry.errors import RefusedError
@@ -28,6 +30,10 @@ MEMORY: dict[str, Any] = {
     "color": None,
     "vectors": [{"kind": "dense", "dim": 2, "data": "AACAPgAAQMA=", "model": "mm"}],
 }
+WORDS = """
+kind == "memory" && || ! ( ) [ ] { } , . ? : - + * / % in null true tags extra.a extra["n"] content size( has(
+tags.exists( t, t == 9223372036854775807 1.5e308 -1 0 created_at timestamp( duration( '1s' matches( '(a' vectors[0]
+"""
 BARE: dict[str, Any] = {"kind": "relation", "id": "r1"}
 
 
@@ -149,3 +155,14 @@ def test_a_large_record_is_decided_in_bounded_time() -> None:
     expression = " || ".join(f'tags.filter(t, t.startsWith("{i}")).exists(t, t.contains("{i}"))' for i in range(20))
     done = Transform(json.dumps({"where": f'{expression} || content.matches("(x+x+)+y")'})).apply(batch(large))
     assert list(done[1]) == [1]
+
+
+@given(st.one_of(st.text(max_size=40), st.lists(st.sampled_from(WORDS.split()), max_size=12).map(" ".join)))
+@settings(max_examples=400, deadline=None)
+def test_any_text_compiles_or_is_refused(expression: str) -> None:
+    try:
+        check_where(expression)
+    except RefusedError as error:
+        assert error.code == "where"
+        return
+    assert set(fates(expression)) <= set("kfq")

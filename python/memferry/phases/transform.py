@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from memferry import _native
-from memferry._native import Batch, DedupKeys, Keys, Sample
+from memferry._native import Batch, DedupKeys, Keys, Sample, check_mapping, check_where
+from memferry._native import Transform as Native
 from memferry.backends.api import Source
 from memferry.errors import RefusedError
 from memferry.model import Limits, Quarantined, Range
@@ -48,7 +48,7 @@ def load_mapping(path: Path) -> str:
     try:
         table = tomllib.loads(path.read_text("utf-8"))
         text = json.dumps(table, sort_keys=True, allow_nan=False, default=lambda value: value.isoformat())
-        _native.check_mapping(text)
+        check_mapping(text)
     except OSError as error:
         raise RefusedError("profile", f"{path}: {error.strerror or error}") from error
     except (RefusedError, ValueError) as error:  # what is no TOML and no UTF-8 is a ValueError
@@ -106,9 +106,9 @@ class Decisions:
             if value is not None and (value < 1 or (most and value > most)):
                 raise RefusedError("invalid", f"{name}: got {value}, allowed: 1 to {most or 'any number'}")
         if self.where is not None:
-            _native.check_where(self.where)
+            check_where(self.where)
         if self.mapping is not None:
-            _native.check_mapping(self.mapping)
+            check_mapping(self.mapping)
 
     def changed(self, asked: Decisions) -> list[str]:
         """Names of what was asked otherwise."""
@@ -187,7 +187,7 @@ class Transform:
         }
         one_by_one = (decisions.where, decisions.mapping, decisions.largest, decisions.kept)
         nothing = not decisions.merged and all(value is None for value in one_by_one)
-        self._native = None if nothing else _native.Transform(json.dumps({**chosen, "accepted": accepted}))
+        self._native = None if nothing else Native(json.dumps({**chosen, "accepted": accepted}))
 
     def apply(self, batch: Batch) -> Applied:
         """Runs over a batch."""
