@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from memferry import migrate
 from memferry.model import Books
 from memferry.phases.plan import Plan
 from memferry.phases.transform import Decisions, Duplicates, load_mapping
@@ -17,6 +18,7 @@ from support.documents import Document
 from support.killing import run_cli
 from support.moving import interrupt, move, plan, refused, small_ranges, verify
 from support.stores import EmbeddedPlace, JsonlPlace, Place
+from testbed.qdrant import QdrantServer
 
 MAP = """
 [[move]]
@@ -313,3 +315,22 @@ def test_a_target_that_nests_observations_takes_them_whole(
     target.url += "?profile=server-memory"
     error = refused(lambda: plan(source, target, transform=replace(Decisions(), **chosen)))
     assert (error.code, error.exit_code) == ("not-native", 2)
+
+
+def test_the_same_decisions_hold_for_a_server(
+    source: EmbeddedPlace, qdrant_server: QdrantServer, qdrant_prefix: str, tmp_path: Path
+) -> None:
+    """To Qdrant and back: its ids are others, and a second run filters what the first has written."""
+    there = f"qdrant://{qdrant_server.host}:{qdrant_server.port}/{qdrant_prefix}transform?distance=dot"
+    chosen = asked(tmp_path)
+    result = migrate(source.url, there, accept=["extra-fields"], transform=chosen)
+    assert (result.outcome, result.books.total("filtered"), result.books.total("deduplicated")) == ("partial", 100, 51)
+    back = EmbeddedPlace(tmp_path, "back")
+    assert migrate(there, back.url).outcome == "proven"
+    assert back.read().records == contents(transformed(), tmp_path).records
+
+    narrower = replace(chosen, where='kind == "memory" && "keep" in tags', dedup="report")
+    result = migrate(source.url, there, accept=["extra-fields"], transform=narrower, delete=True)
+    assert result.verification is not None
+    assert (result.outcome, result.books.total("deleted")) == ("partial", 0)
+    assert (result.verification.compared, result.verification.extra, result.verification.foreign) == (101, 0, 253)
