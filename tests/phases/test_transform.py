@@ -323,14 +323,15 @@ def test_the_same_decisions_hold_for_a_server(
     """To Qdrant and back: its ids are others, and a second run filters what the first has written."""
     there = f"qdrant://{qdrant_server.host}:{qdrant_server.port}/{qdrant_prefix}transform?distance=dot"
     chosen = asked(tmp_path)
-    result = migrate(source.url, there, accept=["extra-fields"], transform=chosen)
+    table = tmp_path / "map.toml"
+    result = migrate(source.url, there, accept=["extra-fields"], where=WHERE, mapping=table, dedup="exact")
     assert (result.outcome, result.books.total("filtered"), result.books.total("deduplicated")) == ("partial", 100, 51)
     back = EmbeddedPlace(tmp_path, "back")
     assert migrate(there, back.url).outcome == "proven"
     assert back.read().records == contents(transformed(), tmp_path).records
 
-    narrower = replace(chosen, where='kind == "memory" && "keep" in tags', dedup="report")
-    result = migrate(source.url, there, accept=["extra-fields"], transform=narrower, delete=True)
+    fewer = 'kind == "memory" && "keep" in tags'
+    result = migrate(source.url, there, accept=["extra-fields"], where=fewer, mapping=table, delete=True)
     assert result.verification is not None
     assert (result.outcome, result.books.total("deleted")) == ("partial", 0)
     assert (result.verification.compared, result.verification.extra, result.verification.foreign) == (101, 0, 253)
