@@ -322,7 +322,7 @@ def test_the_same_decisions_hold_for_a_server(
 ) -> None:
     """To Qdrant and back: its ids are others, and a second run filters what the first has written."""
     there = f"qdrant://{qdrant_server.host}:{qdrant_server.port}/{qdrant_prefix}transform?distance=dot"
-    chosen = asked(tmp_path)
+    asked(tmp_path)  # writes the table
     table = tmp_path / "map.toml"
     result = migrate(source.url, there, accept=["extra-fields"], where=WHERE, mapping=table, dedup="exact")
     assert (result.outcome, result.books.total("filtered"), result.books.total("deduplicated")) == ("partial", 100, 51)
