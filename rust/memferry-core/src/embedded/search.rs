@@ -93,22 +93,22 @@ impl Store {
         let mut best: Vec<(f64, i64)> = Vec::new();
         while let Some(row) = rows.next()? {
             let data = row.get_ref(1)?.as_blob().map_err(|e| Error::invalid(e.to_string()))?;
-            let score = cosine(query, data);
+            let near = cosine(query, data);
             // NaN compares with nothing: such a vector is never near.
-            let enters = best.len() < limit || best.last().is_some_and(|worst| score > worst.0);
-            if score.is_nan() || !enters {
+            let enters = best.len() < limit || best.last().is_some_and(|worst| near > worst.0);
+            if near.is_nan() || !enters {
                 continue;
             }
             let seq = row.get::<_, i64>(0)? / VECTORS_PER_RECORD;
             if let Some(known) = best.iter().position(|(_, other)| *other == seq) {
                 // Another vector of that name in the same record.
-                if best[known].0 >= score {
+                if best[known].0 >= near {
                     continue;
                 }
                 best.remove(known);
             }
-            let at = best.partition_point(|(s, _)| *s >= score);
-            best.insert(at, (score, seq));
+            let at = best.partition_point(|(s, _)| *s >= near);
+            best.insert(at, (near, seq));
             best.truncate(limit);
         }
         let mut find = self.conn.prepare_cached(&format!("SELECT id FROM {table} WHERE seq = ?1"))?;
@@ -118,14 +118,14 @@ impl Store {
 
 /// What ties `t` to a scope, with values from the third parameter on.
 fn conditions(scope: &[(String, String)]) -> Result<String> {
-    let mut sql = String::new();
-    for (i, (column, _)) in scope.iter().enumerate() {
-        if !(column.starts_with("scope_") && TEXT_FIELDS.contains(&column.as_str())) {
-            return Err(Error::invalid(format!("search: no scope {column:?}")));
+    let condition = |(i, (column, _)): (usize, &(String, String))| {
+        if column.starts_with("scope_") && TEXT_FIELDS.contains(&column.as_str()) {
+            Ok(format!(" AND t.{column} = ?{}", i + 3))
+        } else {
+            Err(Error::invalid(format!("search: no scope {column:?}")))
         }
-        sql.push_str(&format!(" AND t.{column} = ?{}", i + 3));
-    }
-    Ok(sql)
+    };
+    scope.iter().enumerate().map(condition).collect()
 }
 
 fn cosine(query: &[f32], data: &[u8]) -> f64 {
