@@ -331,7 +331,7 @@ def _read_cursor(cursor: str | None) -> tuple[str | None, str | None]:
 
 
 def open_store(
-    url: str | os.PathLike[str],
+    url: str | os.PathLike[str] | StoreUrl,
     *,
     secrets: Secrets | None = None,
     read_only: bool = False,
@@ -357,8 +357,10 @@ def open_store(
     ...     [hit.record.content for hit in store.search("tea")]
     ['Ann likes green tea']
     """
-    parsed = parse_url(os.fspath(url))
-    parsed = replace(parsed, secrets=secrets or secrets_from_environment("TARGET"))
+    if isinstance(url, StoreUrl):
+        parsed = url if secrets is None else replace(url, secrets=secrets)
+    else:
+        parsed = replace(parse_url(os.fspath(url)), secrets=secrets or secrets_from_environment("TARGET"))
     return Store(_access(parsed, read_only=read_only, vectors=vectors), parsed)
 
 

@@ -19,6 +19,7 @@ from memferry import Record, RefusedError, Store, Vector
 from memferry.application import Hit
 from memferry.phases import parity as phase
 from memferry.phases.parity import Parity
+from memferry.phases.transform import Decisions
 
 DIM = 16
 
@@ -142,6 +143,18 @@ def test_stores_that_cannot_be_searched_are_refused_before_anything_is_written(s
     assert caught.value.code == "unsupported"
     assert not target.exists()
     assert memferry.migrate(source, target).outcome == "proven"
+    with pytest.raises(RefusedError) as caught:
+        memferry.verify(source, target, parity=3)
+    assert caught.value.code == "unsupported"
+
+
+def test_stores_that_are_not_to_hold_the_same_are_not_compared(source: Path, tmp_path: Path) -> None:
+    target = tmp_path / "b.db"
+    with pytest.raises(RefusedError) as caught:
+        memferry.migrate(source, target, parity=3, transform=Decisions(limit=5))
+    assert caught.value.code == "unsupported"
+    assert not target.exists()
+    assert memferry.migrate(source, target, transform=Decisions(where='kind == "entity"')).outcome == "partial"
     with pytest.raises(RefusedError) as caught:
         memferry.verify(source, target, parity=3)
     assert caught.value.code == "unsupported"

@@ -19,7 +19,7 @@ from memferry.ledger import Ledger, RangeState
 from memferry.model import Books, Outcome, Range
 from memferry.phases.copy import run_copy
 from memferry.phases.gather import Gathered, gathered_source
-from memferry.phases.parity import Parity, check_searchable, measure
+from memferry.phases.parity import Parity, check_comparable, measure
 from memferry.phases.plan import Options, Plan, Progress, Stop, make_plan, migration_id
 from memferry.phases.reading import read_pages, read_stream
 from memferry.phases.verify import Verification, verify
@@ -159,7 +159,7 @@ def migrate(
     if _same(source_url, target_url):
         raise RefusedError("invalid", f"source and target are one store: {target_url.text}")
     if options.parity:
-        check_searchable(source_url, target_url)
+        check_comparable(options.transform, source_url, target_url)
     # The first contact is not tried again: a wrong address is told at once.
     fresh_plan: Plan | None = None
     if has_ledger(target_url):
@@ -399,6 +399,7 @@ def _search(
     stop: Stop | None,
 ) -> None:
     """Compares searches; what they come to changes the outcome only where a recall was asked for."""
+    check_comparable(result.plan.transform)
     result.parity = measure(source_url, target_url, source, options, progress=progress, stop=stop)
     if not result.parity.reaches(options.min_recall):
         result.outcome = "not_proven"
@@ -419,7 +420,7 @@ def verify_only(
     """
     started = time.monotonic()
     if options.parity:
-        check_searchable(source_url, target_url)
+        check_comparable(options.transform, source_url, target_url)
     if not has_ledger(target_url):
         raise RefusedError("no-migration", f"there is nothing at {target_url.text}", hint=ledger_hint(target_url))
     opened, target = open_source(source_url), open_target(target_url, options.accept)

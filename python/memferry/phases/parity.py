@@ -16,11 +16,12 @@ from memferry.backends.api import Source
 from memferry.errors import RefusedError
 from memferry.phases.plan import Options, Progress, Stop
 from memferry.phases.reading import read_stream
+from memferry.phases.transform import Decisions
 from memferry.records import Record, from_batch
 from memferry.urls import StoreUrl
 from memferry.vectors import Vector
 
-__all__ = ["NEIGHBOURS", "Parity", "check_searchable", "measure"]
+__all__ = ["NEIGHBOURS", "Parity", "check_comparable", "measure"]
 
 NEIGHBOURS: Final = 10
 INDEX_DEADLINE_SECS: Final = 600.0
@@ -62,12 +63,14 @@ class Parity:
         return min_recall is None or self.target_recall is None or self.target_recall >= min_recall
 
 
-def check_searchable(*ends: StoreUrl) -> None:
-    """Refuses stores that cannot be searched, before anything is done.
+def check_comparable(decisions: Decisions, *ends: StoreUrl) -> None:
+    """Refuses stores that cannot be searched or are not to hold the same, before anything is done.
 
     Raises:
         RefusedError: `unsupported`.
     """
+    if decisions.alters:
+        raise RefusedError("unsupported", "parity: the target is not to hold what the source has, so neighbours differ")
     for url in ends:
         if url.backend not in _SEARCHED or url.profile != "native":
             raise RefusedError(
@@ -179,11 +182,7 @@ def measure(
         options: How many samples.
         progress: Called after every query.
         stop: Checked between queries.
-
-    Raises:
-        RefusedError: `unsupported`.
     """
-    check_searchable(source_url, target_url)
     stop = stop or Stop()
     with open_parsed(source_url, read_only=True) as left, open_parsed(target_url, read_only=True) as right:
         kinds = tuple(k for k in left.capabilities().vector_kinds if k in right.capabilities().vector_kinds)
