@@ -177,16 +177,18 @@ def parse_url(text: str) -> StoreUrl:
         place, _, query = text[len(backend) + 1 :].partition("?")
         if place:
             raise _refuse(text, "its halves are named by --graph and --vectors")
-        return StoreUrl(text=text, backend=backend, identity=_options(text, query).get("identity"))
+        return StoreUrl(text=text, backend=backend, identity=_options(text, backend, query).get("identity"))
     allowed = ", ".join(sorted([*_FILES, *_SERVERS, "hybrid"]))
     raise _refuse(text, f"unknown backend `{backend}`, allowed: {allowed}")
 
 
-def _options(text: str, query: str) -> dict[str, str]:
+def _options(text: str, backend: str, query: str) -> dict[str, str]:
     options = dict(parse_qsl(query, keep_blank_values=True))
+    # Elsewhere a `key` is more likely a secret.
+    allowed = _OPTIONS if backend == "neo4j" else _OPTIONS - {"key"}
     for name in options:
-        if name not in _OPTIONS:
-            raise _refuse(text, f"unknown option `{name}`, allowed: {', '.join(sorted(_OPTIONS))}")
+        if name not in allowed:
+            raise _refuse(text, f"unknown option `{name}`, allowed: {', '.join(sorted(allowed))}")
     return options
 
 
@@ -198,7 +200,7 @@ def _file(text: str, backend: str, path: str, query: str) -> StoreUrl:
         raise RefusedError(
             "invalid", f"a name of {longest} bytes in the path of a store, at most {_MAX_NAME_BYTES} fit"
         )
-    options = _options(text, query)
+    options = _options(text, backend, query)
     return StoreUrl(
         text=text,
         backend=backend,
@@ -222,7 +224,7 @@ def _server(text: str, backend: str, *, tls: bool = False) -> StoreUrl:
         )
     if not parts.hostname:
         raise _refuse(text, "no host is named")
-    options = _options(text, parts.query)
+    options = _options(text, backend, parts.query)
     distance = options.get("distance", "cosine")
     if distance not in _DISTANCES:
         raise _refuse(text, f"unknown distance `{distance}`, allowed: {', '.join(_DISTANCES)}")
