@@ -7,16 +7,17 @@ import json
 import os
 import secrets
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from operator import index
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from memferry.backends.api import Documents, Target
-from memferry.errors import MemferryError, RefusedError, StoreError
+from memferry.errors import MemferryError, RefusedError, StoreError, TransientError
 from memferry.model import Books, Quarantined
 
 __all__ = ["LEDGER_FORMAT", "Holder", "Ledger", "RangeState", "parsed"]
@@ -328,6 +329,30 @@ class Ledger:
     def renew(self) -> None:
         """Says that this run is alive."""
         self._put_lock()
+
+    @contextmanager
+    def kept_alive(self, target: Target) -> Iterator[None]:
+        """Renews the lock all the time, from a thread of its own."""
+        over = threading.Event()
+
+        def beat() -> None:
+            while not over.wait(LEASE_SECS / 4):
+                try:
+                    with target.transaction():
+                        self.check()
+                        self.renew()
+                except TransientError:
+                    continue
+                except StoreError:
+                    return  # The next page or step meets the same error and reports it.
+
+        thread = threading.Thread(target=beat, name="memferry-lease", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
 
     def _put_lock(self) -> None:
         lock = {

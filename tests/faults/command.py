@@ -56,6 +56,7 @@ def _patch() -> None:
     plan.ROWS_PER_RANGE, plan.BYTES_PER_RANGE = rows, rows * 250  # type: ignore[misc]
     Limits.__init__.__defaults__ = (int(_number("PAGE", 20)), 8 << 20)
     retry.DEADLINE_SECS = _number("RETRY_SECS", retry.DEADLINE_SECS)  # type: ignore[misc]
+    retry.ATTEMPTS = 1000  # type: ignore[misc]
     lease = ledger.LEASE_SECS
     _everywhere("LEASE_SECS", lease, _number("LEASE_SECS", lease))
     host = os.environ.get("MEMFERRY_TEST_HOST")

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import contextmanager
 
 from memferry._native import Batch, Keys, Mapper, classify, gathered
 from memferry.backends.api import Reader, Source, Target, as_foreign
-from memferry.errors import StoreError, TransientError
 from memferry.failpoints import failpoint
-from memferry.ledger import LEASE_SECS, Ledger, RangeState
+from memferry.ledger import Ledger, RangeState
 from memferry.model import Quarantined, Range
 from memferry.phases.gather import Gathered
 from memferry.phases.plan import Options, Plan, Progress, Stop
@@ -195,31 +192,6 @@ class _Copy:
             setattr(books, column, getattr(books, column) + sign * gathered(records))
 
 
-@contextmanager
-def _heartbeat(ledger: Ledger, target: Target) -> Iterator[None]:
-    """Renews the lock while ranges are copied."""
-    over = threading.Event()
-
-    def beat() -> None:
-        while not over.wait(LEASE_SECS / 4):
-            try:
-                with target.transaction():
-                    ledger.check()
-                    ledger.renew()
-            except TransientError:
-                continue
-            except StoreError:
-                return  # The page at work meets the same error and reports it.
-
-    thread = threading.Thread(target=beat, name="memferry-lease", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
-
-
 def run_copy(
     plan: Plan,
     source: Source,
@@ -248,12 +220,11 @@ def run_copy(
     """
     stop = stop or Stop()
     copy = _Copy(plan, source, target, ledger, options, progress, stop, resumed=resumed)
-    with _heartbeat(ledger, target):
-        for stage in _stages(plan, target):
-            _run_stage(copy, stage, options.parallelism, stop)
-        failpoint("before-finish")
-        retrying(lambda: target.finish(plan.migration, list(plan.ranges)))
-        failpoint("after-finish")
+    for stage in _stages(plan, target):
+        _run_stage(copy, stage, options.parallelism, stop)
+    failpoint("before-finish")
+    retrying(lambda: target.finish(plan.migration, list(plan.ranges)))
+    failpoint("after-finish")
 
 
 def _stages(plan: Plan, target: Target) -> list[list[Range]]:

@@ -174,12 +174,13 @@ def migrate(
         ledger = Ledger(target.documents, migration_id(source, target))
         retrying(lambda: ledger.acquire(target))
         try:
-            result = _run(source, target, ledger, options, fresh_plan, progress, stop, approve, command)
-            if options.parity:
-                _search(result, source_url, target_url, source, options, progress, stop)
-                retrying(lambda: ledger.save_run(outcome=result.outcome))
-            result.elapsed_secs = time.monotonic() - started
-            retrying(lambda: ledger.save_report(json.dumps(result.to_json())))
+            with ledger.kept_alive(target):
+                result = _run(source, target, ledger, options, fresh_plan, progress, stop, approve, command)
+                if options.parity:
+                    _search(result, source_url, target_url, source, options, progress, stop)
+                    _settle(target, ledger, outcome=result.outcome)
+                result.elapsed_secs = time.monotonic() - started
+                retrying(lambda: ledger.save_report(json.dumps(result.to_json())))
         finally:
             ledger.release()
     finally:
@@ -213,7 +214,7 @@ def _run(
     if options.delete:
         _carry_deletions(plan, source, target, ledger, options, stop)
         retrying(lambda: target.finish(plan.migration, list(plan.ranges)))
-    retrying(lambda: ledger.save_run(state="verifying"))
+    _settle(target, ledger, state="verifying")
     failpoint("copied")
     books = retrying(ledger.books)
     if not books.balanced():
@@ -223,9 +224,20 @@ def _run(
     verification = verify(plan, source, target, ledger, options, progress=progress, stop=stop)
     conflicts = retrying(lambda: list(ledger.conflicts()))
     outcome = judge(plan, books, verification, options)
-    retrying(lambda: ledger.save_run(state="done", outcome=outcome, verify=verification.counts()))
+    _settle(target, ledger, state="done", outcome=outcome, verify=verification.counts())
     dropped = any(gap.name in plan.accept for gap in plan.gaps)
     return Result(plan.migration, outcome, not dropped, plan, books, verification, conflicts, resumed=resumed)
+
+
+def _settle(target: Target, ledger: Ledger, **changes: Any) -> None:
+    """Changes the run document, unless another run has taken the migration over."""
+
+    def note() -> None:
+        with target.transaction():
+            ledger.check()
+            ledger.save_run(**changes)
+
+    retrying(note)
 
 
 def _start(
