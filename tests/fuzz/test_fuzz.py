@@ -41,9 +41,10 @@ from memferry._native import (
     store_keys,
     vectors_not_finite,
 )
+from memferry.backends.embedded import EmbeddedSource
 from memferry.errors import CATALOGUE, MemferryError
 from memferry.ledger import Ledger, RangeState
-from memferry.model import KINDS, Range
+from memferry.model import KINDS, Limits, Range
 from memferry.phases.plan import Gap, Plan
 from memferry.profiles import load_mapper, profile_names
 from memferry.urls import parse_url
@@ -241,12 +242,14 @@ def test_embedded_files(tmp_path: Path) -> None:
     whole = path.read_bytes()
 
     def read(broken: Path) -> None:
-        found = EmbeddedStore.open_source(broken)
+        source, found = EmbeddedSource(broken), EmbeddedStore.open_source(broken)
         for kind in KINDS:
-            after: int | None = -(2**63)
-            while after is not None:
-                batch, _, _, after = found.read_page(kind, after, None, 50, 1 << 20)
-                batch.digests()
+            reader, cursor, pages = source.reader(), None, 0
+            while cursor is not None or pages == 0:
+                page = reader.read(Range(0, kind, None, None), cursor, Limits(50, 1 << 20))
+                page.records.digests()
+                cursor, pages = page.next, pages + 1
+                assert pages < 10_000, "a damaged page is read for ever"
             found.bounds(kind)
             found.count(kind)
             found.fetch(kind, ["m00001", ""])

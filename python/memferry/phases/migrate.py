@@ -178,7 +178,7 @@ def migrate(
                 result = _run(source, target, ledger, options, fresh_plan, progress, stop, approve, command)
                 if options.parity:
                     _search(result, source_url, target_url, source, options, progress, stop)
-                    _note(target, ledger, outcome=result.outcome)
+                    _settle(target, ledger, outcome=result.outcome)
                 result.elapsed_secs = time.monotonic() - started
                 retrying(lambda: ledger.save_report(json.dumps(result.to_json())))
         finally:
@@ -207,14 +207,14 @@ def _run(
         approve(plan)
     else:
         plan = _start(source, target, ledger, options, fresh_plan, progress, stop, approve)
-    _note_work(ledger, plan, command)
+    _note(ledger, plan, command)
     retrying(lambda: target.prepare(plan.migration, plan.vectors))
     failpoint("prepared")
     run_copy(plan, source, target, ledger, options, progress=progress, stop=stop, resumed=resumed)
     if options.delete:
         _carry_deletions(plan, source, target, ledger, options, stop)
         retrying(lambda: target.finish(plan.migration, list(plan.ranges)))
-    _note(target, ledger, state="verifying")
+    _settle(target, ledger, state="verifying")
     failpoint("copied")
     books = retrying(ledger.books)
     if not books.balanced():
@@ -224,12 +224,12 @@ def _run(
     verification = verify(plan, source, target, ledger, options, progress=progress, stop=stop)
     conflicts = retrying(lambda: list(ledger.conflicts()))
     outcome = judge(plan, books, verification, options)
-    _note(target, ledger, state="done", outcome=outcome, verify=verification.counts())
+    _settle(target, ledger, state="done", outcome=outcome, verify=verification.counts())
     dropped = any(gap.name in plan.accept for gap in plan.gaps)
     return Result(plan.migration, outcome, not dropped, plan, books, verification, conflicts, resumed=resumed)
 
 
-def _note(target: Target, ledger: Ledger, **changes: Any) -> None:
+def _settle(target: Target, ledger: Ledger, **changes: Any) -> None:
     """Changes the run document, unless another run has taken the migration over."""
 
     def note() -> None:
@@ -267,7 +267,7 @@ def _start(
     return plan
 
 
-def _note_work(ledger: Ledger, plan: Plan, command: str) -> None:
+def _note(ledger: Ledger, plan: Plan, command: str) -> None:
     """Notes what `status` tells of the run."""
 
     def note() -> None:

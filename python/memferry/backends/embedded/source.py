@@ -6,6 +6,7 @@ from pathlib import Path
 
 from memferry._native import EmbeddedStore
 from memferry.backends.embedded.holder import naming_holder
+from memferry.errors import StoreError
 from memferry.model import KINDS, Limits, Page, Quarantined, Range, Stream
 
 __all__ = ["EmbeddedSource"]
@@ -68,5 +69,7 @@ class EmbeddedReader:
             limits.records,
             limits.size_bytes,
         )
+        if following is not None and following <= after:
+            raise StoreError("store-corrupt", f"the rows of table {part.stream} are not in order after {after}")
         quarantined = [Quarantined(*row) for row in bad]
         return Page(records, quarantined, read, 0, None if following is None else str(following))
