@@ -67,16 +67,16 @@ pub fn split(records: &RecordBatch) -> Result<(RecordBatch, RecordBatch)> {
     let (mut rest, mut points) = (RecordBuilder::default(), RecordBuilder::default());
     let mut scratch = Vec::new();
     for row in 0..view.len() {
+        #[expect(clippy::needless_late_init, reason = "it has to live longer than what borrows from the row")]
         let note;
         let r = view.get(row);
         let (moved, kept) = divide(&r.vectors);
-        match if moved.is_empty() { None } else { with_note(r.extra, &moved) } {
-            Some(extra) => note = extra,
-            None => {
-                rest.push(&r)?;
-                continue;
-            }
-        }
+        let noted = if moved.is_empty() { None } else { with_note(r.extra, &moved) };
+        let Some(extra) = noted else {
+            rest.push(&r)?;
+            continue;
+        };
+        note = extra;
         let mut half = RecordRef { extra: &note, vectors: kept, ..r.clone() };
         let mut point = RecordRef::new(r.kind, r.id);
         // The fields before the content are the scope.
@@ -114,6 +114,7 @@ pub fn join(records: &RecordBatch, points: &RecordBatch) -> Result<(RecordBatch,
     let mut torn = Vec::with_capacity(view.len());
     let mut scratch = Vec::new();
     for row in 0..view.len() {
+        #[expect(clippy::needless_late_init, reason = "it has to live longer than what borrows from the row")]
         let note;
         let r = view.get(row);
         note = read_note(r.extra);

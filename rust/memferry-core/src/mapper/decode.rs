@@ -207,6 +207,11 @@ fn texts(value: Value) -> std::result::Result<Vec<String>, Value> {
     }
 }
 
+/// Whether a codec takes a value for its field.
+pub(super) fn reads(target: Target, value: Value) -> bool {
+    decode_field(target, value, &mut Owned::default()).is_none()
+}
+
 /// Puts a value into its column; gives it back when it is not what the codec reads.
 fn decode_field(target: Target, value: Value, owned: &mut Owned) -> Option<Value> {
     match (target, value) {

@@ -58,6 +58,16 @@ pub(super) fn body(
     marker: Option<(&str, u128)>,
 ) -> Outcome<Map> {
     let (mut body, without_list) = encode_extra(map, r.extra)?;
+    if map.extra != ExtraPlace::Flat
+        && let Some(field) = map
+            .fields
+            .iter()
+            .find(|f| lookup(&body, f.path.keys()).is_some_and(|value| super::decode::reads(f.target, value.clone())))
+    {
+        // A value that another layout had no field for would become this one's.
+        let path = field.path.keys().join(".");
+        return Err(("field-clash", format!("an unmapped field at {path:?} would be read as {}", field.name)));
+    }
     for select in &map.select {
         put(&mut body, select.path.keys(), Value::Text(select.equals.clone()))?;
     }
