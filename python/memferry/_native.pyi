@@ -450,6 +450,9 @@ def join_halves(records: Batch, points: Batch) -> tuple[Batch, bytes]:
 def owned_points(records: Batch, points: Batch) -> bytes:
     """One byte a row of vectors: 1 where there is a record that it belongs to."""
 
+def qdrant_given_back(raw: Batch) -> tuple[Batch, list[int]]:
+    """A raw batch with doubles as Qdrant gives them back, and the rows in which one changes by it."""
+
 def jsonl_align(path: _Path, offset: int) -> int:
     """The start of the first line at or after `offset`."""
 

@@ -251,6 +251,21 @@ def test_a_kind_that_was_given_up_is_counted(qdrant_server: QdrantServer, qdrant
         assert (result.books.total("written"), result.books.of("entity").filtered) == (written, 1)
 
 
+def test_doubles_that_qdrant_rounds_are_declared(
+    qdrant_server: QdrantServer, qdrant_prefix: str, tmp_path: Path
+) -> None:
+    place = Place("plain", tmp_path, qdrant_server, qdrant_prefix)
+    records = [{"kind": "memory", "id": identity(i), "extra": {"x": {"y": [i * 1.1, i / 3]}}} for i in range(400)]
+    place.source.write_text("".join(json.dumps(record) + "\n" for record in records), "utf-8")
+    with pytest.raises(RefusedError, match="doubles") as refused:
+        place.run()
+    assert refused.value.code == "gap"
+    first = place.run(accept=("doubles",))
+    assert (first.outcome, first.lossless, columns(first)) == ("proven", False, (400, 0, 0, 0))
+    again = place.run(accept=("doubles",))
+    assert (again.outcome, columns(again)) == ("proven", (0, 400, 0, 0))
+
+
 FAILPOINTS = [
     f"{name}:{count}"
     for name in ("planned", "prepared", "intended", "acknowledged", "written", "booked", "committed", "copied")

@@ -14,7 +14,7 @@ pub const GATHERED: &str = "$observations";
 const ONLY_MISSING: &str = r#"{"$missing":true}"#;
 
 /// Names of all gaps; a set of them is a bit mask in this order.
-pub const GAPS: [&str; 38] = [
+pub const GAPS: [&str; 39] = [
     // one a kind
     "entities",
     "memories",
@@ -58,6 +58,7 @@ pub const GAPS: [&str; 38] = [
     "orphan-relations",
     "re-embedded",
     "vector-lengths",
+    "doubles",
 ];
 
 const KINDS: usize = 0;

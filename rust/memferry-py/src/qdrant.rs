@@ -190,3 +190,10 @@ pub fn normalize_vectors(py: Python<'_>, records: &Batch, names: Vec<String>) ->
 pub fn vectors_not_finite(py: Python<'_>, records: &Batch, names: Vec<String>) -> PyRes<Vec<usize>> {
     Ok(py.detach(|| vectors::not_finite(&records.inner, &names))?)
 }
+
+/// A raw batch with doubles as Qdrant gives them back, and the rows in which one changes by it.
+#[pyfunction]
+pub fn qdrant_given_back(py: Python<'_>, raw: &Batch) -> PyRes<(Batch, Vec<usize>)> {
+    let (kept, changed) = py.detach(|| memferry_core::qdrant::given_back(&raw.inner))?;
+    Ok((kept.into(), changed))
+}

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from memferry._native import Batch, Mapper, normalize_vectors, store_keys
+from memferry._native import Batch, Mapper, gap_names, normalize_vectors, qdrant_given_back, store_keys
 from memferry.backends.api import Documents, Source
 from memferry.backends.qdrant.documents import QdrantDocuments
 from memferry.backends.qdrant.source import QdrantSource, connect, identity_of
@@ -148,7 +148,7 @@ class QdrantTarget:
     def image(self, records: Batch) -> Batch:
         """At length one where the metric is Cosine; through the profile and back where that is not ours."""
         records = self._scaled(records)
-        return records if self.native else self._mapper.decode(self._encode(records)[0])[0]
+        return records if self.native else self._given_back(self._encode(records)[0])
 
     def _scaled(self, records: Batch) -> Batch:
         """The records with the vectors that a Cosine collection leaves alone."""
@@ -163,9 +163,18 @@ class QdrantTarget:
         raw, rows, bad, _ = self._mapper.encode(records, namespace=NAMESPACE, accepted=self._accepted, marker=marker)
         return raw, rows, [Quarantined(*row) for row in bad]
 
+    def _given_back(self, raw: Batch) -> Batch:
+        """Raw records of a foreign layout as the collection gives them back."""
+        return self._mapper.decode(qdrant_given_back(raw)[0])[0]
+
     def fit(self, records: Batch) -> tuple[Batch, list[Quarantined]]:
         """See `memferry.backends.api.Foreign`."""
-        _, rows, bad = self._encode(records)
+        raw, rows, bad = self._encode(records)
+        altered = [] if "doubles" in self._accepted else [rows[row] for row in qdrant_given_back(raw)[1]]
+        if altered:
+            whole = Mapper.quarantine(records.take(altered), "rejected", "the target cannot hold: doubles")
+            bad += [Quarantined(*row) for row in whole]
+            rows = sorted(set(rows) - set(altered))
         return records.take(rows), bad
 
     def filed(self, records: Batch) -> list[tuple[str, str]]:
@@ -182,6 +191,10 @@ class QdrantTarget:
             keys = store_keys(identities, NAMESPACE)
             changed = [i for (_, i), key in zip(identities, keys, strict=True) if i != key]
             gaps += [("ids", len(changed), changed[0])] if changed else []
+            # Also of records that have other gaps.
+            raw, rows, _, _ = self._mapper.encode(records, namespace=NAMESPACE, accepted=gap_names())
+            altered = qdrant_given_back(raw)[1]
+            gaps += [("doubles", len(altered), identities[rows[altered[0]]][1])] if altered else []
         scaled = records.unlike(self._scaled(records))
         return [*gaps, ("vector-lengths", *scaled)] if scaled else gaps
 
@@ -198,7 +211,7 @@ class QdrantTarget:
         if self._state is None:
             refused = self._store.upsert(self._url.name, raw)
         else:
-            images = self._mapper.decode(raw)[0]
+            images = self._given_back(raw)
             self._state.intend(images, migration)
             failpoint("intended")
             refused = self._store.upsert(self._url.name, raw)
@@ -224,7 +237,7 @@ class QdrantTarget:
         exact = load_mapper(self.profile, "point", filling=False)
         raw, _, _, _ = exact.encode(records, namespace=NAMESPACE)
         if self._state:
-            self._state.release(self._mapper.decode(raw)[0])
+            self._state.release(self._given_back(raw))
         self._store.upsert(self._url.name, raw)
 
     def finish(self, migration: str, ranges: list[Range]) -> None:  # noqa: ARG002

@@ -4,6 +4,7 @@
 //! call once by itself and copies each request for that. Retrying is the caller's: errors say whether it can help.
 
 mod collections;
+mod doubles;
 mod key;
 mod payload;
 mod points;
@@ -27,6 +28,7 @@ use tonic::{Request, Response, Status};
 use crate::error::{Code, Error, Result};
 
 pub use collections::{CollectionInfo, Hnsw, VectorSpec};
+pub use doubles::given_back;
 pub use key::Key;
 pub use read::{Page, Span};
 pub use write::{Rejected, Ticket};
