@@ -180,7 +180,7 @@ fn tell(name: &str, points: u64, began: Instant, cpu: f64) -> Result<()> {
 async fn run(url: String, from: String, to: Option<String>, streams: u128) -> Result<()> {
     let endpoint = Endpoint::from_shared(url).map_err(failed)?.tcp_nodelay(true);
     let endpoint = endpoint.initial_stream_window_size(WINDOW).initial_connection_window_size(2 * WINDOW);
-    let channel = endpoint.timeout(Duration::from_secs(60)).connect().await.map_err(failed)?;
+    let channel = endpoint.timeout(Duration::from_mins(1)).connect().await.map_err(failed)?;
     let (began, cpu) = (Instant::now(), cpu_secs()?);
     let mut tasks = Vec::new();
     for slice in 0..streams {

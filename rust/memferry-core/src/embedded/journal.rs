@@ -232,6 +232,7 @@ mod tests {
         record.marker_migration.map(|m| (m.to_owned(), record.marker_digest == Some(now)))
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "compared with what may be none")]
     fn ours(migration: &str, intact: bool) -> Option<(String, bool)> {
         Some((migration.to_owned(), intact))
     }
