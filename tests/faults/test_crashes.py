@@ -45,13 +45,14 @@ def filled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     origin = write_jsonl(folder / "origin.jsonl", kept())
 
     def make(kind: str) -> tuple[str, str]:
-        if kind in made:
+        if kind in made and kind != "neo4j":  # That server is wiped by other tests.
             return made[kind]
         if kind == "qdrant":
             server: QdrantServer = request.getfixturevalue("qdrant_server")
             made[kind] = (f"{server.url}/crash_source?distance=dot", server.api_key or "")
         elif kind == "neo4j":
             graph: Neo4jServer = request.getfixturevalue("second_neo4j_server")
+            graph.wipe()
             made[kind] = (f"neo4j://127.0.0.1:{graph.port}", graph.password)
         else:
             made[kind] = (str(folder / f"source.{'db' if kind == 'embedded' else kind}"), "")

@@ -61,7 +61,7 @@ def same(left: str, right: str) -> bool:
 
 
 def normal(document: dict[str, Value]) -> Value:
-    """Leaves out what says nothing: an empty `extra`, no vectors, empty names of vectors, the marker."""
+    """Leaves out what says nothing: an empty `extra`, no vectors, empty names of vectors."""
     vectors = document.get("vectors")
     if isinstance(vectors, list):
         document["vectors"] = [
@@ -69,8 +69,10 @@ def normal(document: dict[str, Value]) -> Value:
             for one in vectors
         ]
     idle: dict[str, Value] = {"extra": {}, "vectors": []}
-    marked = reference.decode(reference.canonical(document)).marker
-    return {k: v for k, v in document.items() if idle.get(k, ...) != v and not (k == "_memferry" and marked)}
+    marker = reference.decode(reference.canonical(document)).marker
+    if marker is not None:
+        document["_memferry"] = {"migration": marker.migration, "digest": marker.digest}
+    return {k: v for k, v in document.items() if idle.get(k, ...) != v}
 
 
 @settings(deadline=None, max_examples=400)

@@ -199,8 +199,8 @@ fn record<'a>(kind: Kind, row: &'a Row<'_>, arena: &'a Arena) -> RowResult<Recor
         column += 1;
     }
     if let Some(extra) = text(row, column + 1, "extra")? {
-        // One level less than a native document, so that every backend can hold what this one holds.
-        if !is_canonical_object(extra, NATIVE_DEPTH - 1) {
+        // What stood beside `extra` in a document stands a level deeper here.
+        if !is_canonical_object(extra, NATIVE_DEPTH + 1) {
             return Err(Bad("bad-type", "column extra: not an object in canonical text".to_owned()));
         }
         r.extra = extra;
