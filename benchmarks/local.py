@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from measure import Row, example, make_store, median, migrate, plain, removed, run
+from measure import Row, example, median, migrate, plain, removed, run, store_of
 
 PLAIN_ROWS = 50_000
 KEYS = 10_000_000
@@ -13,7 +13,7 @@ KEYS = 10_000_000
 
 def read(folder: Path, records: int) -> list[Row]:
     """Reading with digest and key, beside a bare cursor and plain Python."""
-    store = _store(folder, records)
+    store = store_of(folder, records)
     seen = example("bare_cursor", str(store))
     (bare, bare_cpu), (ours, ours_cpu) = seen["bare"], seen["memferry"]
     slow = median(lambda: float(plain("read_store", str(store), str(PLAIN_ROWS)).output))
@@ -37,7 +37,7 @@ def read(folder: Path, records: int) -> list[Row]:
 
 def copy(folder: Path, records: int) -> list[Row]:
     """Embedded to embedded, ledger included; plan and proof apart."""
-    store = _store(folder, records)
+    store = store_of(folder, records)
 
     def ours() -> tuple[float, float, float, float]:
         with removed(folder / "copy.db") as target:
@@ -77,7 +77,7 @@ def memory(folder: Path, records: int) -> list[Row]:
     """Peak memory of a whole migration, of all records and of a tenth."""
     peaks = {}
     for count in (records // 10, records):
-        store = _store(folder, count)
+        store = store_of(folder, count)
         with removed(folder / "memory.jsonl") as target:
             command = [sys.executable, "-m", "memferry", "migrate", str(store), target, "--quiet", "--json"]
             peaks[count] = run(command).rss_bytes
@@ -115,10 +115,3 @@ def keys(folder: Path, records: int) -> list[Row]:  # noqa: ARG001 - as many key
             f"keys a CPU second {rate:,.0f} and {their_rate:,.0f}",
         ),
     ]
-
-
-def _store(folder: Path, records: int) -> Path:
-    path = folder / f"store-{records}.db"
-    if not path.exists():
-        make_store(path, records)
-    return path

@@ -141,6 +141,14 @@ def _document(number: int, vector: bytes) -> dict[str, Any]:
     }
 
 
+def store_of(folder: Path, records: int) -> Path:
+    """The store of that many memories, made by a process of its own: a child's peak memory counts its parent's."""
+    path = folder / f"store-{records}.db"
+    if not path.exists():
+        run([sys.executable, __file__, str(path), str(records)])
+    return path
+
+
 def make_store(path: Path, records: int) -> None:
     """`records` memories of about 1.8 kB: 384 numbers at length one, 200 characters and a little metadata."""
     import numpy as np  # noqa: PLC0415 - readers of a store do without it
@@ -169,3 +177,7 @@ def write_documents(path: Path, documents: Callable[[int, int], list[dict[str, A
         store.begin()
         store.write(batch, fresh=True)
         store.commit()
+
+
+if __name__ == "__main__":
+    make_store(Path(sys.argv[1]), int(sys.argv[2]))

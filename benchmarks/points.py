@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from measure import DIM, Row, cpu_of, example, make_store, migrate, plain, removed
+from measure import DIM, Row, cpu_of, example, migrate, plain, removed, store_of
 
 STREAMS = 2
 """Ranges that memferry copies at a time, so streams of the anchors."""
@@ -67,9 +67,7 @@ def server() -> Iterator[Server]:
 
 def qdrant(folder: Path, records: int) -> list[Row]:
     """All pairs with Qdrant."""
-    store = folder / f"store-{records}.db"
-    if not store.exists():
-        make_store(store, records)
+    store = store_of(folder, records)
     rows: list[Row] = []
     with server() as there:
         rows += _write(there, store, records)

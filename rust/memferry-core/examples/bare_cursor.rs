@@ -8,6 +8,7 @@ use std::time::Instant;
 use memferry_core::embedded::Store;
 use memferry_core::error::{Error, Result};
 use memferry_core::record::Kind;
+use memferry_core::transform::dedup::DedupKeys;
 use memferry_core::verify::Buckets;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags};
@@ -41,10 +42,11 @@ fn bare(path: &str) -> Result<u64> {
 
 fn ours(path: &str) -> Result<u64> {
     let store = Store::open_source(Path::new(path))?;
-    let mut buckets = Buckets::new(4096);
+    let (mut buckets, mut keys) = (Buckets::new(4096), DedupKeys::new(false));
     let (mut after, mut rows) = (-1, 0);
     loop {
         let page = store.read_page(Kind::Memory, after, None, 4096, 8 << 20, true)?;
+        keys.extend(keys.keys(&page.records)?.into_iter().flatten());
         buckets.add(&page.records, None)?;
         rows += page.read;
         match page.next {

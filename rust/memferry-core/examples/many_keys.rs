@@ -1,9 +1,10 @@
 //! Keys of many records, held and searched for repeats: `many_keys COUNT` prints `keys bytes_a_key keys_per_cpu_sec`.
 
-use memferry_core::digest::identity;
+use std::fmt::Write as _;
+
 use memferry_core::error::{Error, Result};
-use memferry_core::keys::Keys;
-use memferry_core::record::Kind;
+use memferry_core::record::{CONTENT, Kind, RecordRef};
+use memferry_core::transform::dedup::{DedupKeys, key};
 
 /// The most memory that this process has had.
 fn peak_bytes() -> Result<f64> {
@@ -23,11 +24,18 @@ fn main() -> Result<()> {
     let count = std::env::args().nth(1).and_then(|word| word.parse::<u64>().ok());
     let count = count.ok_or_else(|| Error::invalid("usage: many_keys COUNT"))?;
     let (memory, cpu) = (peak_bytes()?, cpu_secs()?);
-    let mut keys = Keys::default();
-    keys.extend((0..count).map(|number| identity(Kind::Memory, &format!("memory {number}"))));
-    let repeated = keys.repeated().len();
+    let mut keys = DedupKeys::new(false);
+    let (mut text, mut scratch) = (String::new(), Vec::new());
+    for number in 0..count {
+        text.clear();
+        write!(text, "memory {number}").unwrap_or_default();
+        let mut record = RecordRef::new(Kind::Memory, "");
+        record.texts[CONTENT] = Some(&text);
+        keys.extend(key(&record, &mut scratch));
+    }
+    let (_, repeated) = keys.repeated();
     let (memory, cpu) = (peak_bytes()? - memory, cpu_secs()? - cpu);
-    assert_eq!(0, repeated);
+    assert_eq!((count, 0), (keys.len() as u64, repeated));
     #[expect(clippy::print_stdout, reason = "the answer of a benchmark")]
     {
         println!("keys {:.1} {:.0}", memory / count as f64, count as f64 / cpu);
