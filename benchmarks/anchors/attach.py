@@ -13,12 +13,13 @@ def main() -> None:
     store.execute("PRAGMA page_size = 8192")
     store.execute("PRAGMA journal_mode = wal")
     store.execute("PRAGMA synchronous = normal")
-    for table in ("memory", "memory_vector"):
-        store.execute(next(sql for sql in schema if sql.startswith(f"CREATE TABLE {table} (")))
+    for table in ("TABLE memory (", "TABLE memory_vector (", "VIRTUAL TABLE memory_fts "):
+        store.execute(next(sql for sql in schema if sql.startswith(f"CREATE {table}")))
     store.execute("ATTACH ? AS source", (path,))
     with store:
         for table in ("memory", "memory_vector"):
             store.execute(f"INSERT INTO {table} SELECT * FROM source.{table}")  # noqa: S608 - two names of our own
+        store.execute("INSERT INTO memory_fts (memory_fts) VALUES ('rebuild')")
     store.close()
 
 
