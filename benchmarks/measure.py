@@ -53,7 +53,7 @@ class Child:
     rss_bytes: int
 
 
-def run(command: list[str], **environment: str) -> Child:
+def run(command: list[str]) -> Child:
     """Runs a program to its end; an error where it fails."""
     began = time.perf_counter()
     with subprocess.Popen(
@@ -62,7 +62,6 @@ def run(command: list[str], **environment: str) -> Child:
         stderr=subprocess.DEVNULL,
         text=True,
         cwd=ROOT,
-        env={**os.environ, **environment},
     ) as process:
         assert process.stdout is not None
         output = process.stdout.read()
@@ -89,17 +88,17 @@ def example(name: str, *arguments: str) -> dict[str, tuple[float, float]]:
     }
 
 
-def migrate(source: str, target: str, **environment: str) -> dict[str, Any]:
+def migrate(source: str, target: str) -> dict[str, Any]:
     """A whole migration in a process of its own: wall and CPU seconds by phase, Python's share, peak memory."""
-    child = run([sys.executable, str(Path(__file__).parent / "phase_times.py"), source, target], **environment)
+    child = run([sys.executable, str(Path(__file__).parent / "phase_times.py"), source, target])
     result: dict[str, Any] = json.loads(child.output)
     result["rss_bytes"] = child.rss_bytes
     return result
 
 
-def plain(program: str, *arguments: str, **environment: str) -> Child:
+def plain(program: str, *arguments: str) -> Child:
     """Runs plain Python."""
-    return run([sys.executable, str(Path(__file__).parent / "anchors" / f"{program}.py"), *arguments], **environment)
+    return run([sys.executable, str(Path(__file__).parent / "anchors" / f"{program}.py"), *arguments])
 
 
 def median(measure: Callable[[], float], rounds: int = ROUNDS) -> float:

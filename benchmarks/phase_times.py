@@ -7,12 +7,10 @@ spent inside the native module. Calls that make Python objects of rows count as 
 from __future__ import annotations
 
 import json
-import os
 import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from memferry import _native
@@ -57,37 +55,19 @@ def _watch_native() -> None:
             setattr(_native, name, _timed(thing))
 
 
-def _count_retries() -> list[str]:
-    """A list that grows by each transient error: what is tried again."""
-    from memferry.errors import TransientError  # noqa: PLC0415 - as below
-
-    seen: list[str] = []
-    inner = TransientError.__init__
-
-    def init(self: TransientError, *args: Any, **kwargs: Any) -> None:
-        seen.append(type(self).__name__)
-        inner(self, *args, **kwargs)
-
-    TransientError.__init__ = init  # type: ignore[method-assign]
-    return seen
-
-
 def main() -> None:
     """Runs it."""
     _watch_native()
     from memferry.phases import migrate, plan  # noqa: PLC0415 - after the native module is watched
-    from memferry.urls import Secrets, parse_url  # noqa: PLC0415
+    from memferry.urls import parse_url  # noqa: PLC0415
 
     phases: dict[str, dict[str, float]] = {}
-    began: dict[str, float] = {}
-    retries = _count_retries()
 
     def timed(name: str) -> None:
         inner = getattr(migrate, name)
 
         def phase(*args: Any, **kwargs: Any) -> Any:
             wall, cpu = time.perf_counter(), time.process_time()
-            began[name] = wall
             result = inner(*args, **kwargs)
             phases[name] = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
             return result
@@ -97,32 +77,14 @@ def main() -> None:
     for name in ("make_plan", "run_copy", "verify"):
         timed(name)
     _clock.times[0] = time.thread_time()
-    secrets = Secrets(password=os.environ.get("MEMFERRY_BENCH_PASSWORD"))
-    source, target = (replace(parse_url(url), secrets=secrets) for url in sys.argv[1:3])
+    source, target = map(parse_url, sys.argv[1:3])
     wall, cpu = time.perf_counter(), time.process_time()
-    marks: list[tuple[str, int, float]] = []
-
-    def progress(phase: str, done: int, records: int | None) -> None:  # noqa: ARG001
-        marks.append((phase, done, time.perf_counter()))
-
-    result = migrate.migrate(source, target, plan.Options(), progress=progress)
+    result = migrate.migrate(source, target, plan.Options())
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     _clock.times[1] = time.thread_time()
     assert result.outcome == "proven", result
     python = sum(last - first - native for first, last, native in _clocks if last)
-    print(
-        json.dumps(
-            {
-                "phases": phases,
-                "wall": wall,
-                "cpu": cpu,
-                "python_cpu": python,
-                "marks": marks,
-                "copy_began": began["run_copy"],
-                "retries": len(retries),
-            }
-        )
-    )
+    print(json.dumps({"phases": phases, "wall": wall, "cpu": cpu, "python_cpu": python}))
 
 
 if __name__ == "__main__":
