@@ -54,7 +54,7 @@ servers-install: install
 	python -m testbed install
 
 test-python: build
-	pytest
+	pytest -n auto --maxprocesses 4 --dist loadscope
 
 test-wheel: install ## The built wheel in a clean environment
 	rm -rf build/wheel && mkdir -p build/wheel
