@@ -17,7 +17,7 @@ from memferry.urls import parse_url
 from support.checker import Contents, differences, touched
 from support.documents import documents, memory, plain_documents
 from support.moving import interrupt, ledger, move, plan, refused, roll, verify
-from support.stores import STORES, JsonlPlace, Place
+from support.stores import STORES, EmbeddedPlace, JsonlPlace, Place
 
 MakePlace = Callable[[str, str], Place]
 
@@ -211,6 +211,17 @@ def test_without_delete_nothing_is_deleted(source: Place, target: Place) -> None
     assert result.outcome == "not_proven"
     assert result.verification is not None
     assert [(f.what, f.id) for f in result.verification.findings] == [("extra", "m00010")]
+
+
+def test_a_row_that_cannot_be_read_is_not_called_deleted(make_place: MakePlace, target: Place) -> None:
+    source = make_place("embedded", "damaged")
+    assert isinstance(source, EmbeddedPlace)
+    source.make(plain_documents(80, seed=3))
+    move(source, target)
+    assert source.execute("UPDATE memory SET extra = '{' WHERE id = ?", "m00010") == 1
+    result = move(source, target, delete=True, max_deletes_percent=100)
+    assert (result.books.total("deleted"), result.books.total("quarantined")) == (0, 1)
+    assert ("memory", "m00010") in target.read().records
 
 
 def test_too_many_deletions_are_refused(source: Place, target: Place) -> None:

@@ -7,6 +7,7 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 
 from memferry._native import Batch, Keys, Mapper, classify, gathered
 from memferry.backends.api import Reader, Source, Target, as_foreign
+from memferry.errors import StoreError
 from memferry.failpoints import failpoint
 from memferry.ledger import Ledger, RangeState
 from memferry.model import Quarantined, Range
@@ -168,8 +169,15 @@ class _Copy:
         keys = Keys()
         keys.add(chosen)
         originals = held.filter(keys.contains(held))
-        raw, rows, _, _ = self.documents.encode(originals)
+        raw, rows, bad, _ = self.documents.encode(originals)
         identities = originals.identities()
+        if bad:
+            raise StoreError(
+                "refused",
+                f"{len(bad)} records of the target cannot be kept for a rollback, first {bad[0][1]} {bad[0][2]}: "
+                f"{bad[0][4]}; they are not written over",
+                hint="take them out, or keep them with --on-existing keep",
+            )
         for row, (_, body, _) in zip(rows, raw.rows(), strict=True):
             self.ledger.save_original(*identities[row], body.decode())
 

@@ -330,14 +330,7 @@ def _carry_deletions(
     """Deletes records that this migration wrote, that are as it wrote them, and that the source no longer has."""
     if any(row.id is None for _, row in retrying(lambda: list(ledger.quarantined()))):
         raise RefusedError("max-deletes", "rows of the source could not be read, so nothing can be called deleted")
-    keys, foreign = Keys(), as_foreign(target)
-    for part in plan.ranges:
-        for page in read_pages(source, part, options.limits):
-            stop.check()
-            if foreign:
-                keys.add_identities(foreign.filed(page.records))
-            else:
-                keys.add(page.records)
+    keys = _present(plan, source, target, options, stop)
     store = retrying(target.source)
     if store is None:
         return
@@ -362,6 +355,21 @@ def _carry_deletions(
             ledger.save_range(DELETIONS, state)
 
     retrying(delete)
+
+
+def _present(plan: Plan, source: Source, target: Target, options: Options, stop: Stop) -> Keys:
+    """What the source has, under the ids of the target."""
+    keys, foreign = Keys(), as_foreign(target)
+    for part in plan.ranges:
+        for page in read_pages(source, part, options.limits):
+            stop.check()
+            if foreign:
+                keys.add_identities(foreign.filed(page.records))
+            else:
+                keys.add(page.records)
+            # What cannot be read is there all the same.
+            keys.add_identities([(row.kind, row.id) for row in page.quarantined if row.kind and row.id])
+    return keys
 
 
 def _gone(
