@@ -13,7 +13,7 @@ from memferry.ledger import Ledger, RangeState
 from memferry.model import Quarantined, Range
 from memferry.phases.gather import Gathered
 from memferry.phases.plan import Options, Plan, Progress, Stop
-from memferry.phases.reading import read_page
+from memferry.phases.reading import LOOK_UP_SECS, read_page
 from memferry.phases.transform import Transform
 from memferry.profiles import load_mapper
 from memferry.retry import retrying
@@ -246,7 +246,9 @@ def _stages(plan: Plan, target: Target) -> list[list[Range]]:
 def _run_stage(copy: _Copy, ranges: list[Range], parallelism: int, stop: Stop) -> None:
     with ThreadPoolExecutor(max_workers=parallelism, thread_name_prefix="memferry-range") as pool:
         futures = [pool.submit(copy.range, part) for part in ranges]
-        done, _ = wait(futures, return_when=FIRST_EXCEPTION)
+        done, left = wait(futures, timeout=LOOK_UP_SECS, return_when=FIRST_EXCEPTION)
+        while left and not any(future.exception() for future in done):
+            done, left = wait(futures, timeout=LOOK_UP_SECS, return_when=FIRST_EXCEPTION)
         failed = next((f for f in done if f.exception()), None)
         if failed is not None:
             # The other ranges finish their page and stop; the first error is the one that is told.

@@ -16,7 +16,7 @@ from memferry.errors import MemferryError, RefusedError
 from memferry.ledger import parsed
 from memferry.model import KINDS, Books, Limits, OnConflict, OnExisting, Range, VectorSpec
 from memferry.phases.gather import Gathered
-from memferry.phases.reading import read_pages, read_stream
+from memferry.phases.reading import all_done, read_pages, read_stream
 from memferry.phases.transform import Deciding, Decisions, Duplicates
 from memferry.retry import retrying
 
@@ -282,8 +282,7 @@ def make_plan(
                 progress("plan", scan.rows, expected)
 
     with ThreadPoolExecutor(max_workers=options.parallelism) as pool:
-        for done in [pool.submit(read, part) for part in ranges]:
-            done.result()
+        all_done(pool.submit(read, part) for part in ranges)
     if isinstance(source, Gathered):
         scan.add_gaps(source.gaps)
     twice = filed.repeated()

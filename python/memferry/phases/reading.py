@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, wait
+from typing import Final
 
 from memferry.backends.api import Reader, Source
 from memferry.model import Limits, Page, Range
 from memferry.retry import retrying
 
-__all__ = ["read_page", "read_pages", "read_stream"]
+__all__ = ["LOOK_UP_SECS", "all_done", "read_page", "read_pages", "read_stream"]
+
+LOOK_UP_SECS: Final = 0.5
+"""How long a wait of the main thread may keep a signal from being seen."""
 
 
 def read_page(reader: Reader, part: Range, cursor: str | None, limits: Limits) -> Page:
@@ -41,3 +46,16 @@ def read_pages(source: Source, part: Range, limits: Limits) -> Iterator[Page]:
 def read_stream(source: Source, stream: str, limits: Limits) -> Iterator[Page]:
     """All pages of a stream."""
     return read_pages(source, Range(0, stream, None, None), limits)
+
+
+def all_done(work: Iterable[Future[None]]) -> None:
+    """Waits for all of `work` and raises what the first of it raised.
+
+    It looks up now and then: a signal that comes just as a wait begins would be handled only when that ends.
+    """
+    futures = list(work)
+    pending = set(futures)
+    while pending:
+        _, pending = wait(pending, timeout=LOOK_UP_SECS)
+    for future in futures:
+        future.result()

@@ -13,7 +13,7 @@ from memferry.backends.api import Source, Target
 from memferry.ledger import Ledger
 from memferry.model import Page, Quarantined, Range
 from memferry.phases.plan import BUCKETS, Options, Plan, Progress, Stop
-from memferry.phases.reading import read_pages
+from memferry.phases.reading import all_done, read_pages
 from memferry.phases.transform import Transform
 from memferry.retry import retrying
 
@@ -114,8 +114,7 @@ class _Verifier:
                 use(page)
 
         with ThreadPoolExecutor(max_workers=self.options.parallelism) as pool:
-            for done in [pool.submit(read, part) for part in parts]:
-                done.result()
+            all_done(pool.submit(read, part) for part in parts)
 
     def each_target(self, use: Callable[[Batch, int], None], spoiled: list[Quarantined] | None = None) -> None:
         """Reads the target; rows that are no records go to `spoiled`."""
@@ -195,8 +194,7 @@ def verify(
     # Both ends at once: one waits for its store while the other computes.
     with ThreadPoolExecutor(max_workers=2) as pool:
         ends = [pool.submit(work.each_source, add_source), pool.submit(work.each_target, add_target, spoiled)]
-        for end in ends:
-            end.result()
+        all_done(ends)
     result.compared = sum(left.by_kind())
     result.source_unchanged = raw.total() == plan.source_total
     unequal = left.unequal(right)
