@@ -11,26 +11,22 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from memferry._native import Keys
-from memferry.backends.api import Source, Target, as_foreign
+from memferry.backends.api import Source, Target
 from memferry.errors import MemferryError, RefusedError
 from memferry.failpoints import failpoint
-from memferry.ledger import Ledger, RangeState
+from memferry.ledger import Ledger
 from memferry.model import Books, Outcome, Range
 from memferry.phases.copy import run_copy
+from memferry.phases.deletions import carry_deletions
 from memferry.phases.gather import Gathered, gathered_source
 from memferry.phases.parity import Parity, check_comparable, measure
 from memferry.phases.plan import Options, Plan, Progress, Stop, make_plan, migration_id
-from memferry.phases.reading import read_pages, read_stream
 from memferry.phases.verify import Verification, verify
 from memferry.retry import retrying
 from memferry.stores import has_ledger, ledger_hint, open_source, open_target
 from memferry.urls import StoreUrl
 
 __all__ = ["Result", "migrate", "plan_only", "verify_only"]
-
-DELETIONS = 999_999
-"""Number under which deletions are booked, after every range."""
 
 
 @dataclass
@@ -207,12 +203,12 @@ def _run(
         approve(plan)
     else:
         plan = _start(source, target, ledger, options, fresh_plan, progress, stop, approve)
-    _note(ledger, plan, command)
+    _note(target, ledger, plan, command)
     retrying(lambda: target.prepare(plan.migration, plan.vectors))
     failpoint("prepared")
     run_copy(plan, source, target, ledger, options, progress=progress, stop=stop, resumed=resumed)
     if options.delete:
-        _carry_deletions(plan, source, target, ledger, options, stop)
+        carry_deletions(plan, source, target, ledger, options, stop)
         retrying(lambda: target.finish(plan.migration, list(plan.ranges)))
     _settle(target, ledger, state="verifying")
     failpoint("copied")
@@ -267,21 +263,18 @@ def _start(
     return plan
 
 
-def _note(ledger: Ledger, plan: Plan, command: str) -> None:
+def _note(target: Target, ledger: Ledger, plan: Plan, command: str) -> None:
     """Notes what `status` tells of the run."""
-
-    def note() -> None:
-        before = ledger.books().total("read")
-        ledger.save_run(
-            command=command,
-            folder=str(Path.cwd()),
-            rows=plan.rows,
-            began_at=time.time(),
-            read_before=before,
-            outcome=None,
-        )
-
-    retrying(note)
+    _settle(
+        target,
+        ledger,
+        command=command,
+        folder=str(Path.cwd()),
+        rows=plan.rows,
+        began_at=time.time(),
+        read_before=retrying(ledger.books).total("read"),
+        outcome=None,
+    )
 
 
 def _bound_plan(ledger: Ledger, source: Source, options: Options, *, copied: bool) -> Plan:
@@ -317,82 +310,6 @@ def _bound_plan(ledger: Ledger, source: Source, options: Options, *, copied: boo
 def _whole(source: Source) -> tuple[Range, ...]:
     """Every stream as one range."""
     return tuple(Range(i, stream.name, None, None) for i, stream in enumerate(source.streams()))
-
-
-def _carry_deletions(
-    plan: Plan,
-    source: Source,
-    target: Target,
-    ledger: Ledger,
-    options: Options,
-    stop: Stop,
-) -> None:
-    """Deletes records that this migration wrote, that are as it wrote them, and that the source no longer has."""
-    if any(row.id is None for _, row in retrying(lambda: list(ledger.quarantined()))):
-        raise RefusedError("max-deletes", "rows of the source could not be read, so nothing can be called deleted")
-    keys = _present(plan, source, target, options, stop)
-    store = retrying(target.source)
-    if store is None:
-        return
-    gone, ours = _gone(store, keys, plan.migration, options, stop)
-    if len(gone) > ours * options.max_deletes_percent / 100:
-        raise RefusedError(
-            "max-deletes",
-            f"{len(gone)} of {ours} records would be deleted, more than {options.max_deletes_percent:g} percent",
-            hint="look at the source first; --max-deletes raises the limit",
-        )
-    if not gone:
-        return
-    state = RangeState(done=True)
-    for kind, _ in gone:
-        state.books.of(kind).deleted += 1
-
-    def delete() -> None:
-        with target.transaction():
-            ledger.check()
-            target.delete(gone)
-            failpoint("deleted")
-            ledger.save_range(DELETIONS, state)
-
-    retrying(delete)
-
-
-def _present(plan: Plan, source: Source, target: Target, options: Options, stop: Stop) -> Keys:
-    """What the source has, under the ids of the target."""
-    keys, foreign = Keys(), as_foreign(target)
-    for part in plan.ranges:
-        for page in read_pages(source, part, options.limits):
-            stop.check()
-            if foreign:
-                keys.add_identities(foreign.filed(page.records))
-            else:
-                keys.add(page.records)
-            # What cannot be read is there all the same.
-            keys.add_identities([(row.kind, row.id) for row in page.quarantined if row.kind and row.id])
-    return keys
-
-
-def _gone(
-    store: Source,
-    keys: Keys,
-    migration: str,
-    options: Options,
-    stop: Stop,
-) -> tuple[list[tuple[str, str]], int]:
-    gone: list[tuple[str, str]] = []
-    ours = 0
-    for stream in retrying(store.streams):
-        for page in read_stream(store, stream.name, options.limits):
-            stop.check()
-            batch = page.records
-            rows = zip(batch.identities(), batch.markers(), batch.digests(), keys.contains(batch), strict=True)
-            for identity, marker, digest, there in rows:
-                if marker is not None and marker[0] == migration:
-                    ours += 1
-                    if not there and marker[1] == digest:
-                        gone.append(identity)
-    store.close()
-    return gone, ours
 
 
 def judge(plan: Plan, books: Books, verification: Verification, options: Options) -> Outcome:

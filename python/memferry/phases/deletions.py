@@ -1,0 +1,97 @@
+"""Deletions: what the source no longer has goes from the target too, last, and only where it is as we wrote it."""
+
+from __future__ import annotations
+
+from memferry._native import Keys
+from memferry.backends.api import Source, Target, as_foreign
+from memferry.errors import RefusedError
+from memferry.failpoints import failpoint
+from memferry.ledger import Ledger, RangeState
+from memferry.phases.plan import Options, Plan, Stop
+from memferry.phases.reading import read_pages, read_stream
+from memferry.retry import retrying
+
+__all__ = ["carry_deletions"]
+
+DELETIONS = 999_999
+"""Number under which deletions are booked, after every range."""
+
+
+def carry_deletions(
+    plan: Plan,
+    source: Source,
+    target: Target,
+    ledger: Ledger,
+    options: Options,
+    stop: Stop,
+) -> None:
+    """Deletes records that this migration wrote, that are as it wrote them, and that the source no longer has.
+
+    Raises:
+        RefusedError: `max-deletes`, when too many would go, or when the source could not be read completely.
+    """
+    if any(row.id is None for _, row in retrying(lambda: list(ledger.quarantined()))):
+        raise RefusedError("max-deletes", "rows of the source could not be read, so nothing can be called deleted")
+    keys = _present(plan, source, target, options, stop)
+    store = retrying(target.source)
+    if store is None:
+        return
+    gone, ours = _gone(store, keys, plan.migration, options, stop)
+    if len(gone) > ours * options.max_deletes_percent / 100:
+        raise RefusedError(
+            "max-deletes",
+            f"{len(gone)} of {ours} records would be deleted, more than {options.max_deletes_percent:g} percent",
+            hint="look at the source first; --max-deletes raises the limit",
+        )
+    if not gone:
+        return
+    state = RangeState(done=True)
+    for kind, _ in gone:
+        state.books.of(kind).deleted += 1
+
+    def delete() -> None:
+        with target.transaction():
+            ledger.check()
+            target.delete(gone)
+            failpoint("deleted")
+            ledger.save_range(DELETIONS, state)
+
+    retrying(delete)
+
+
+def _present(plan: Plan, source: Source, target: Target, options: Options, stop: Stop) -> Keys:
+    """What the source has, under the ids of the target."""
+    keys, foreign = Keys(), as_foreign(target)
+    for part in plan.ranges:
+        for page in read_pages(source, part, options.limits):
+            stop.check()
+            if foreign:
+                keys.add_identities(foreign.filed(page.records))
+            else:
+                keys.add(page.records)
+            # What cannot be read is there all the same.
+            keys.add_identities([(row.kind, row.id) for row in page.quarantined if row.kind and row.id])
+    return keys
+
+
+def _gone(
+    store: Source,
+    keys: Keys,
+    migration: str,
+    options: Options,
+    stop: Stop,
+) -> tuple[list[tuple[str, str]], int]:
+    gone: list[tuple[str, str]] = []
+    ours = 0
+    for stream in retrying(store.streams):
+        for page in read_stream(store, stream.name, options.limits):
+            stop.check()
+            batch = page.records
+            rows = zip(batch.identities(), batch.markers(), batch.digests(), keys.contains(batch), strict=True)
+            for identity, marker, digest, there in rows:
+                if marker is not None and marker[0] == migration:
+                    ours += 1
+                    if not there and marker[1] == digest:
+                        gone.append(identity)
+    store.close()
+    return gone, ours
