@@ -22,6 +22,9 @@ class Batch:
     def identities(self) -> list[tuple[str, str]]:
         """Kind and id of each record."""
 
+    def kinds(self) -> bytes:
+        """One byte a record: the place of its kind in the copy order."""
+
     def vector_specs(self) -> list[tuple[str, int, int, int]]:
         """Name, kind (0 dense, 1 sparse, 2 multi), dimension and number of the vectors in a canonical batch."""
 
@@ -428,6 +431,9 @@ def check_where(expression: str) -> None:
 
 def classify(source: Batch, existing: Batch, migration: str) -> bytes:
     """One byte a source record: 0 create, 1 update, 2 unchanged, 3 conflict, 4 existing."""
+
+def standings(records: Batch, migration: str) -> bytes:
+    """One byte a record: 0 not written by the migration, 1 as it wrote it, 2 changed since."""
 
 def diff(
     expected: Batch,

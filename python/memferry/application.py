@@ -18,7 +18,7 @@ from memferry.backends.jsonl.access import JsonlAccess
 from memferry.backends.neo4j.access import Neo4jAccess
 from memferry.backends.qdrant.access import QdrantAccess
 from memferry.errors import RefusedError, StoreError
-from memferry.model import KINDS, Limits, Quarantined, Range, VectorSpec
+from memferry.model import KINDS, Limits, Quarantined, Range, VectorSpec, rows_of
 from memferry.records import Record, Scope, from_batch, to_batch
 from memferry.urls import Secrets, StoreUrl, parse_url, secrets_from_environment
 from memferry.vectors import Floats, floats
@@ -277,7 +277,7 @@ def _pages(
         while going:
             page = reader.read(part, at, limits)
             at, going = page.next, page.next is not None
-            batch = page.records.filter(bytes(kind in kinds for kind, _ in page.records.identities()))
+            batch = page.records.filter(rows_of(page.records, kinds))
             records = [r for r in from_batch(batch) if _in_scope(r, scope)]
             following = (name, at) if going else (names[number + 1], None) if number + 1 < len(names) else None
             yield RecordPage(records, _write_cursor(following), page.quarantined)

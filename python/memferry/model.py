@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from operator import index
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
@@ -10,7 +11,15 @@ if TYPE_CHECKING:
     from memferry._native import Batch
 
 __all__ = [
+    "CHANGED",
+    "CONFLICT",
+    "CREATE",
+    "EXISTING",
+    "FOREIGN",
+    "INTACT",
     "KINDS",
+    "UNCHANGED",
+    "UPDATE",
     "Books",
     "Existing",
     "KindBooks",
@@ -23,6 +32,9 @@ __all__ = [
     "Range",
     "Stream",
     "VectorSpec",
+    "inverted",
+    "rows_of",
+    "rows_with",
 ]
 
 KINDS: Final = ("entity", "memory", "observation", "relation")
@@ -44,6 +56,32 @@ Outcome = Literal[
 OnExisting = Literal["refuse", "keep", "overwrite"]
 OnConflict = Literal["keep", "source"]
 Existing = tuple[str, str]
+
+
+CREATE, UPDATE, UNCHANGED, CONFLICT, EXISTING = range(5)
+"""What `classify` says of a source record."""
+
+FOREIGN, INTACT, CHANGED = range(3)
+"""What `standings` says of a target record."""
+
+
+def rows_with(mask: bytes, *values: int) -> bytes:
+    """A mask of the rows whose byte is one of `values`.
+
+    >>> list(rows_with(bytes([0, 2, 1, 2]), 2))
+    [0, 1, 0, 1]
+    """
+    return mask.translate(bytes(byte in values for byte in range(256)))
+
+
+def inverted(mask: bytes) -> bytes:
+    """A mask of the other rows."""
+    return rows_with(mask, 0)
+
+
+def rows_of(records: Batch, kinds: Iterable[str]) -> bytes:
+    """A mask of the records of some kinds."""
+    return rows_with(records.kinds(), *map(KINDS.index, kinds))
 
 
 class Quarantined(NamedTuple):

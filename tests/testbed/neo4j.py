@@ -82,7 +82,7 @@ class Neo4jServer:
         self._temporary = home is None
         self.home = home or Path(tempfile.mkdtemp(prefix="memferry-neo4j-"))
         self.user = "neo4j"
-        self.password = secrets.token_urlsafe(18)
+        self.password = secrets.token_hex(18)  # hexadecimal: a leading dash would be read as an option
         self._jars = installed() / "lib"
         self._port = 0
         self._process: ManagedProcess | None = None

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 from memferry._native import Batch, Keys, Mapper, join_halves, owned_points
 from memferry.backends.api import Reader, Source, Target
-from memferry.model import Limits, Page, Quarantined, Range, Stream
+from memferry.model import Limits, Page, Quarantined, Range, Stream, inverted
 
 __all__ = ["Half", "HybridSource", "identity_of"]
 
@@ -33,11 +33,6 @@ class Half(NamedTuple):
 def identity_of(graph: str, vectors: str) -> str:
     """Both halves, either of which makes it another store."""
     return f"hybrid:{graph}+{vectors}"
-
-
-def inverted(mask: bytes) -> bytes:
-    """A mask of the other rows."""
-    return bytes(1 - flag for flag in mask)
 
 
 class HybridSource:

@@ -16,8 +16,8 @@ from typing import Final, Literal
 from memferry._native import Batch, Keys, Mapper, join_halves, split_halves
 from memferry.backends.api import Documents, Target
 from memferry.failpoints import failpoint
-from memferry.hybrid.source import Half, HybridSource, identity_of, inverted
-from memferry.model import Quarantined, Range, VectorSpec
+from memferry.hybrid.source import Half, HybridSource, identity_of
+from memferry.model import Quarantined, Range, VectorSpec, inverted
 from memferry.profiles import load_mapper
 
 __all__ = ["HybridTarget"]

@@ -10,7 +10,7 @@ from memferry.backends.api import Reader, Source, Target, as_foreign
 from memferry.errors import StoreError
 from memferry.failpoints import failpoint
 from memferry.ledger import Ledger, RangeState
-from memferry.model import Quarantined, Range
+from memferry.model import CONFLICT, CREATE, EXISTING, UNCHANGED, UPDATE, Quarantined, Range, inverted, rows_with
 from memferry.phases.gather import Gathered
 from memferry.phases.plan import Options, Plan, Progress, Stop
 from memferry.phases.reading import LOOK_UP_SECS, read_page
@@ -19,8 +19,6 @@ from memferry.profiles import load_mapper
 from memferry.retry import retrying
 
 __all__ = ["run_copy"]
-
-_CREATE, _UPDATE, _UNCHANGED, _CONFLICT, _EXISTING = range(5)
 
 
 class _Copy:
@@ -119,7 +117,7 @@ class _Copy:
             bad = Mapper.quarantine(records.filter(twice), "repeated-id", "this id stands more than once in the source")
             quarantined += [Quarantined(*row) for row in bad]
             self.count_nested(state, records.filter(twice), "quarantined")
-            records = records.filter(bytes(1 - flag for flag in twice))
+            records = records.filter(inverted(twice))
         if self.foreign:
             fitting, bad_rows = self.foreign.fit(records)
             self.count_dropped(state, records, fitting, bad_rows)
@@ -146,12 +144,12 @@ class _Copy:
         images = self.target.image(records)
         actions = classify(images, held, self.plan.migration)
         left: list[tuple[str, str, str]] = []
-        write = {_CREATE, _UPDATE}
+        write = {CREATE, UPDATE}
         for action, reason, overwrite in (
-            (_CONFLICT, "changed in the target since it was written", self.options.on_conflict == "source"),
-            (_EXISTING, "written by someone else", self.options.on_existing == "overwrite"),
+            (CONFLICT, "changed in the target since it was written", self.options.on_conflict == "source"),
+            (EXISTING, "written by someone else", self.options.on_existing == "overwrite"),
         ):
-            chosen = images.filter(bytes(a == action for a in actions))
+            chosen = images.filter(rows_with(actions, action))
             if not len(chosen):
                 continue
             if overwrite:
@@ -161,8 +159,8 @@ class _Copy:
                 left += [(kind, identity, reason) for kind, identity in chosen.identities()]
                 self.count(state, chosen, "conflicts")
         self.ledger.conflict(part.number, state.page, left)
-        self.count(state, records.filter(bytes(a == _UNCHANGED for a in actions)), "unchanged")
-        return records.filter(bytes(a in write for a in actions))
+        self.count(state, records.filter(rows_with(actions, UNCHANGED)), "unchanged")
+        return records.filter(rows_with(actions, *write))
 
     def save_originals(self, chosen: Batch, held: Batch) -> None:
         """Keeps target records that are about to be written over, with the markers they have."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from memferry._native import Keys
+from memferry._native import Keys, standings
 from memferry.backends.api import Source, Target, as_foreign
 from memferry.errors import RefusedError
 from memferry.failpoints import failpoint
 from memferry.ledger import Ledger, RangeState
+from memferry.model import FOREIGN, INTACT, inverted, rows_with
 from memferry.phases.plan import Options, Plan, Stop
 from memferry.phases.reading import read_pages, read_stream
 from memferry.retry import retrying
@@ -86,12 +87,9 @@ def _gone(
     for stream in retrying(store.streams):
         for page in read_stream(store, stream.name, options.limits):
             stop.check()
-            batch = page.records
-            rows = zip(batch.identities(), batch.markers(), batch.digests(), keys.contains(batch), strict=True)
-            for identity, marker, digest, there in rows:
-                if marker is not None and marker[0] == migration:
-                    ours += 1
-                    if not there and marker[1] == digest:
-                        gone.append(identity)
+            standing = standings(page.records, migration)
+            ours += len(standing) - standing.count(FOREIGN)
+            intact = page.records.filter(rows_with(standing, INTACT))
+            gone += intact.filter(inverted(keys.contains(intact))).identities()
     store.close()
     return gone, ours

@@ -8,7 +8,7 @@ from typing import Final
 
 from memferry._native import Batch, Keys, Mapper, Spill
 from memferry.backends.api import Foreign, Reader, Source, Target, as_foreign
-from memferry.model import Limits, Page, Quarantined, Range, Stream
+from memferry.model import Limits, Page, Quarantined, Range, Stream, inverted, rows_of
 from memferry.phases.reading import read_stream
 
 __all__ = ["Gathered", "gathered_source"]
@@ -27,11 +27,7 @@ def gathered_source(source: Source, target: Target) -> Source:
 
 
 def _observations(records: Batch) -> bytes:
-    return bytes(kind == "observation" for kind, _ in records.identities())
-
-
-def _without(mask: bytes) -> bytes:
-    return bytes(1 - flag for flag in mask)
+    return rows_of(records, ["observation"])
 
 
 class Gathered:
@@ -64,7 +60,7 @@ class Gathered:
                 continue
             for page in read_stream(self._source, stream.name, _LIMITS):
                 mask = _observations(page.records)
-                self._entities.add(page.records.filter(_without(mask)))
+                self._entities.add(page.records.filter(inverted(mask)))
                 observations = page.records.filter(mask)
                 self.gaps += self._target.gaps(observations)
                 self._spill.add(observations.filter(self._held(observations)[0]))
@@ -80,7 +76,7 @@ class Gathered:
             return b"\1" * len(observations), []
         keys = Keys()
         keys.add_identities([(row.kind or "", row.id or "") for row in bad])
-        return _without(keys.contains(observations)), bad
+        return inverted(keys.contains(observations)), bad
 
     def streams(self) -> list[Stream]:
         """See `memferry.backends.api.Source`."""
@@ -104,9 +100,9 @@ class Gathered:
         held, bad = self._held(observations)
         # An observation that does not fit is told once, with its reason.
         orphans = observations.filter(held)
-        orphans = orphans.filter(_without(self._entities.contains_owners(orphans)))
+        orphans = orphans.filter(inverted(self._entities.contains_owners(orphans)))
         lost = Mapper.quarantine(orphans, "missing-end", "its owner is no entity of the source")
-        records, nested = self._spill.attach(page.records.filter(_without(mask)))
+        records, nested = self._spill.attach(page.records.filter(inverted(mask)))
         quarantined = [*page.quarantined, *bad, *(Quarantined(*row) for row in lost)]
         return Page(records, quarantined, page.read, page.exploded, page.next, nested)
 

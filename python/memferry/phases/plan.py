@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any, Final, Literal
 
-from memferry._native import Buckets, Keys, blake3_hex
+from memferry._native import Buckets, Keys, blake3_hex, standings
 from memferry.backends.api import Source, Target, as_foreign
 from memferry.errors import MemferryError, RefusedError
 from memferry.ledger import parsed
@@ -352,9 +352,7 @@ def _look_at_target(
             batch = page.records
             held += len(batch)
             total.add(batch)
-            ours = [marker is not None and marker[0] == migration for marker in batch.markers()]
-            known = keys.contains(batch)
-            existing += sum(1 for mine, there in zip(ours, known, strict=True) if there and not mine)
+            existing += standings(batch.filter(keys.contains(batch)), migration).count(0)
     store.close()
     return held, existing, total.total()
 

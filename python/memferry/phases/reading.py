@@ -7,10 +7,16 @@ from concurrent.futures import Future, wait
 from typing import Final
 
 from memferry.backends.api import Reader, Source
-from memferry.model import Limits, Page, Range
+from memferry.model import Limits, Page, Range, rows_of
 from memferry.retry import retrying
 
-__all__ = ["LOOK_UP_SECS", "all_done", "read_page", "read_pages", "read_stream"]
+__all__ = [
+    "LOOK_UP_SECS",
+    "all_done",
+    "read_page",
+    "read_pages",
+    "read_stream",
+]
 
 LOOK_UP_SECS: Final = 0.5
 """How long a wait of the main thread may keep a signal from being seen."""
@@ -24,7 +30,7 @@ def read_page(reader: Reader, part: Range, cursor: str | None, limits: Limits) -
     page = reader.read(part, cursor, limits)
     if part.kinds is None:
         return page
-    mask = bytes(kind in part.kinds for kind, _ in page.records.identities())
+    mask = rows_of(page.records, part.kinds)
     first = "entity" in part.kinds
     quarantined = [row for row in page.quarantined if (row.kind in part.kinds if row.kind else first)]
     exploded = page.exploded if "observation" in part.kinds else 0

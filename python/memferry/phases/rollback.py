@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final
 
-from memferry._native import Batch, Keys
+from memferry._native import Batch, Keys, classify, standings
 from memferry.backends.api import Target
 from memferry.backends.jsonl import JsonlTarget
 from memferry.errors import RefusedError
 from memferry.failpoints import failpoint
 from memferry.ledger import Ledger
-from memferry.model import Limits
+from memferry.model import CHANGED, CREATE, INTACT, UNCHANGED, UPDATE, Limits, inverted, rows_with
 from memferry.phases.plan import Stop
 from memferry.phases.reading import read_stream
 from memferry.profiles import load_mapper
@@ -113,35 +113,24 @@ def _originals(ledger: Ledger) -> Iterator[Batch]:
 
 def _restore(target: Target, ledger: Ledger, originals: Batch, result: RolledBack) -> None:
     """Puts records back, but for those that someone changed since they were written over."""
-    held = target.fetch(originals)
-    rows = zip(held.identities(), held.markers(), held.digests(), strict=True)
-    now = {identity: (marker, digest) for identity, marker, digest in rows}
-    restore = bytearray()
-    for identity, digest in zip(originals.identities(), originals.digests(), strict=True):
-        marker, found = now.get(identity, (None, None))
-        intact = marker is not None and marker == (ledger.migration, found)
-        # An earlier rollback that was killed has put it back already.
-        restore.append(found is None or intact or found == digest)
-    batch = originals.filter(bytes(restore))
+    actions = classify(originals, target.fetch(originals), ledger.migration)
+    # Unchanged: an earlier rollback that was killed has put it back already.
+    restore = rows_with(actions, CREATE, UPDATE, UNCHANGED)
+    batch = originals.filter(restore)
     if len(batch):
         with target.transaction():
             ledger.check()
             target.restore(batch)
             failpoint("restored")
     result.restored += len(batch)
-    result.kept += originals.filter(bytes(1 - flag for flag in restore)).identities()
+    result.kept += originals.filter(inverted(restore)).identities()
 
 
 def _page(target: Target, ledger: Ledger, batch: Batch, originals: Keys, result: RolledBack) -> None:
-    ours: list[tuple[str, str]] = []
-    rows = zip(batch.identities(), batch.markers(), batch.digests(), originals.contains(batch), strict=True)
-    for identity, marker, digest, settled in rows:
-        if settled or marker is None or marker[0] != ledger.migration:
-            continue
-        if marker[1] != digest:
-            result.kept.append(identity)
-        else:
-            ours.append(identity)
+    batch = batch.filter(inverted(originals.contains(batch)))
+    standing = standings(batch, ledger.migration)
+    result.kept += batch.filter(rows_with(standing, CHANGED)).identities()
+    ours = batch.filter(rows_with(standing, INTACT)).identities()
     if ours:
         with target.transaction():
             ledger.check()

@@ -11,7 +11,7 @@ from typing import Final
 from memferry._native import Batch, Buckets, Drill, Keys, diff
 from memferry.backends.api import Source, Target
 from memferry.ledger import Ledger
-from memferry.model import Page, Quarantined, Range
+from memferry.model import Page, Quarantined, Range, inverted
 from memferry.phases.plan import BUCKETS, Options, Plan, Progress, Stop
 from memferry.phases.reading import all_done, read_pages
 from memferry.phases.transform import Transform
@@ -99,7 +99,7 @@ class _Verifier:
             left_out.add(self.target.image(applied.left_out))
         batch = applied.records
         if self.plan.repeated:
-            batch = batch.filter(bytes(1 - flag for flag in self.repeated.contains(batch)))
+            batch = batch.filter(inverted(self.repeated.contains(batch)))
         return self.target.image(batch)
 
     def each_source(self, use: Callable[[Batch, int], None]) -> None:

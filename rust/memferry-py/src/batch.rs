@@ -56,6 +56,12 @@ impl Batch {
         Ok((0..view.len()).map(|row| (view.kind(row).as_str(), view.id(row))).collect())
     }
 
+    /// One byte a record: the place of its kind in the copy order.
+    fn kinds<'py>(&self, py: Python<'py>) -> PyRes<Bound<'py, PyBytes>> {
+        let view = RecordView::new(&self.inner)?;
+        Ok(PyBytes::new(py, &(0..view.len()).map(|row| view.kind(row) as u8).collect::<Vec<_>>()))
+    }
+
     /// Name, kind (0 dense, 1 sparse, 2 multi), dimension and number of the vectors in a canonical batch.
     fn vector_specs(&self) -> PyRes<Vec<(String, u8, u32, u64)>> {
         let mut specs = std::collections::BTreeMap::new();

@@ -35,5 +35,5 @@ mod _native {
     #[pymodule_export]
     use crate::transform::{DedupKeys, Sample, Transform, check_mapping, check_where};
     #[pymodule_export]
-    use crate::verify::{Buckets, Drill, Keys, blake3_hex, classify, diff};
+    use crate::verify::{Buckets, Drill, Keys, blake3_hex, classify, diff, standings};
 }

@@ -169,6 +169,13 @@ pub fn classify<'py>(py: Python<'py>, source: &Batch, existing: &Batch, migratio
     Ok(PyBytes::new(py, &actions.iter().map(|a| *a as u8).collect::<Vec<_>>()))
 }
 
+/// One byte a record: 0 not written by the migration, 1 as it wrote it, 2 changed since.
+#[pyfunction]
+pub fn standings<'py>(py: Python<'py>, records: &Batch, migration: &str) -> PyRes<Bound<'py, PyBytes>> {
+    let standings = py.detach(|| sync::standings(&records.inner, migration))?;
+    Ok(PyBytes::new(py, &standings.iter().map(|s| *s as u8).collect::<Vec<_>>()))
+}
+
 /// Field differences of records with the same kind and id.
 type RecordDiffs = Vec<(&'static str, String, Vec<verify::FieldDiff>)>;
 

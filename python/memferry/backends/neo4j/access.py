@@ -19,6 +19,7 @@ from memferry.backends.neo4j.layout import (
 from memferry.backends.neo4j.source import Neo4jSource, check_format
 from memferry.backends.neo4j.target import Neo4jTarget
 from memferry.errors import RefusedError
+from memferry.model import rows_of
 from memferry.urls import StoreUrl
 
 __all__ = ["Neo4jAccess"]
@@ -94,7 +95,7 @@ class Neo4jAccess(Neo4jTarget):
             return 0
         with self.transaction():
             deleted = self.delete(records.identities())
-            entities = records.filter(bytes(kind == "entity" for kind, _ in records.identities()))
+            entities = records.filter(rows_of(records, ["entity"]))
             for kind, identity in self.fetch(entities).identities():
                 raise RefusedError("refused", f"{kind} {identity!r} has relations, delete them first")
         return deleted
