@@ -7,6 +7,7 @@ BIN := $(CURDIR)/$(VENV)/bin
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 export PATH := $(BIN):$(PATH)
 export PYTHONPATH := tests
+unexport PYTHONDONTWRITEBYTECODE # compiling everything again is half of what a short command costs
 
 help: ## Show the recipes
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
