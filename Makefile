@@ -67,9 +67,9 @@ test-wheel: install ## The built wheel in a clean environment
 bench: build ## Benchmarks, ratios in one run
 	python benchmarks/run.py
 
-soak: build servers-install ## A thousand crashes in each suite, over every pair; fuzzing for ten minutes
-	MEMFERRY_CRASH_RUNS=1000 MEMFERRY_FUZZ_SECS=600 pytest --timeout 7200 \
-		tests/crash tests/phases/test_kills.py tests/faults/test_crashes.py tests/faults/test_rival.py tests/fuzz
+soak: build servers-install ## A thousand crashes over every pair; fuzzing for ten minutes
+	MEMFERRY_CRASH_RUNS=$${MEMFERRY_CRASH_RUNS:-1000} MEMFERRY_FUZZ_SECS=$${MEMFERRY_FUZZ_SECS:-600} \
+		pytest --timeout 7200 -n auto --dist worksteal tests/crash tests/faults/test_rival.py tests/fuzz
 
 servers: build servers-install ## Start real servers on loopback until Ctrl-C
 	python -m testbed servers

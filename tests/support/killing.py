@@ -15,7 +15,13 @@ from typing import Any, Final
 from support.checker import last_json
 from support.processes import Forked, written
 
-__all__ = ["Ended", "run_cli"]
+__all__ = ["FILE_RUNS", "SERVER_RUNS", "Ended", "run_cli"]
+
+_RUNS: Final = int(os.environ.get("MEMFERRY_CRASH_RUNS", "200"))
+SERVER_RUNS: Final = _RUNS * 12 // 25
+"""Seeded crash runs over the pairs with a server in them."""
+FILE_RUNS: Final = _RUNS - SERVER_RUNS
+"""And over the pairs of files."""
 
 _RUNNER: Final = Path(__file__).with_name("runner.py")
 _DEADLINE_SECS: Final = 60.0
