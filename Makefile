@@ -55,7 +55,7 @@ servers-install: install
 	python -m testbed install
 
 test-python: build
-	pytest -n auto --maxprocesses 4 --dist loadscope
+	pytest -n auto --maxprocesses 4 --dist worksteal
 
 .PHONY: test-cluster
 test-cluster: build servers-install ## Everything that needs a real Kubernetes node; as root
@@ -73,7 +73,7 @@ bench: build ## Benchmarks, ratios in one run
 
 soak: build servers-install ## A thousand crashes over every pair; fuzzing for ten minutes
 	MEMFERRY_CRASH_RUNS=$${MEMFERRY_CRASH_RUNS:-1000} MEMFERRY_FUZZ_SECS=$${MEMFERRY_FUZZ_SECS:-600} \
-		pytest --timeout 7200 -n auto --dist worksteal tests/crash tests/faults/test_rival.py tests/fuzz
+		pytest --timeout 7200 -n auto --maxprocesses 4 --dist worksteal tests/crash tests/faults/test_rival.py tests/fuzz
 
 servers: build servers-install ## Start real servers on loopback until Ctrl-C
 	python -m testbed servers

@@ -71,9 +71,9 @@ _LABELS = ["MemferryEntity", "MemferryMemory", "MemferryObservation"]
 
 def records(server: Neo4jServer) -> dict[tuple[str, str], Any]:
     """The content of every record in a server, by kind and id, as the driver sees it; none may be there twice."""
+    nodes = "MATCH (n) UNWIND labels(n) AS label WITH n, label WHERE label IN $labels"
     texts = [
-        "MATCH (n) UNWIND labels(n) AS label WITH n, label WHERE label IN $labels "
-        "RETURN label, coalesce(n.full_id, n.id), n.content",
+        f"{nodes} RETURN label, coalesce(n.full_id, n.id), n.content",
         "MATCH ()-[n:MEMFERRY_RELATION]->() RETURN 'MemferryRelation', coalesce(n.full_id, n.id), n.content",
     ]
     with server.driver() as driver, driver.session(database="neo4j") as session:
