@@ -16,7 +16,9 @@ from memferry.phases.plan import Stop
 from memferry.worker.cluster import Alone, Cluster, Connected
 from memferry.worker.heartbeat import Heartbeat
 from memferry.worker.pod import Pod, log
-from memferry.worker.verbs import VERBS, Work, probe
+from memferry.worker.retire import retire
+from memferry.worker.switch import switch
+from memferry.worker.verbs import Work, plan, probe, transfer, verify
 
 worker_app = typer.Typer(help="What the pods of a MemoryMigration run.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(worker_app, name="worker", hidden=True)
@@ -25,6 +27,12 @@ DATA: Final = 42
 """Exit code: what was moved is not as it should be; another try changes nothing about this shard."""
 REFUSED: Final = 43
 """Exit code: refused; another try changes nothing at all."""
+VERBS: Final[dict[str, Callable[[Work], dict[str, Any]]]] = {
+    "plan": plan,
+    "transfer": transfer,
+    "verify": verify,
+    "retire": retire,
+}
 _PASSES: Final = frozenset({"busy", "fenced"})
 
 Folder = Annotated[Path, typer.Option(help="migration.yaml, secrets/NAME/KEY, config/NAME/KEY")]
@@ -45,7 +53,10 @@ def _failed(error: MemferryError) -> dict[str, Any]:
     return {"error": {"code": error.code, "message": str(error), "hint": error.hint}}
 
 
-def _run(verb: str, folder: Path, claims: Path, state: Path, work: Callable[[Work], dict[str, Any]]) -> None:
+Verb = Callable[[Work, Cluster], dict[str, Any]]
+
+
+def _run(verb: str, folder: Path, claims: Path, state: Path, work: Verb) -> None:
     """Runs a verb under its heartbeat, writes its result, and exits."""
     os.environ["MEMFERRY_STATE_DIR"] = str(state)
     stop = stop_on_signals()
@@ -72,14 +83,12 @@ def _run(verb: str, folder: Path, claims: Path, state: Path, work: Callable[[Wor
     raise typer.Exit(code)
 
 
-def _beating(
-    verb: str, pod: Pod, cluster: Cluster, stop: Stop, work: Callable[[Work], dict[str, Any]]
-) -> dict[str, Any]:
+def _beating(verb: str, pod: Pod, cluster: Cluster, stop: Stop, work: Verb) -> dict[str, Any]:
     name = f"{pod.migration}-shard-{pod.index}" if verb == "transfer" else f"{pod.migration}-{verb}"
     with Heartbeat(cluster, name, pod, stop) as beat:
         log("started", verb=verb, migration=pod.migration, attempt=pod.attempt, index=pod.index)
         try:
-            return work(Work.of(pod, beat, stop))
+            return work(Work.of(pod, beat, stop), cluster)
         except MemferryError as error:
             if beat.lost is not None and error.code == "interrupted":
                 raise StoreError("fenced", beat.lost) from error
@@ -102,7 +111,7 @@ def _end(verb: str, pod: Pod | None, cluster: Cluster, result: dict[str, Any], c
 
 def _verb(name: str, doc: str) -> None:
     def command(folder: Folder, claims: Claims, state: State) -> None:
-        _run(name, folder, claims, state, VERBS[name])
+        _run(name, folder, claims, state, lambda work, _: VERBS[name](work))
 
     command.__doc__ = doc
     worker_app.command(name)(command)
@@ -111,6 +120,20 @@ def _verb(name: str, doc: str) -> None:
 _verb("plan", "Scans both ends, refuses what cannot be, writes plan and shards, prepares the target.")
 _verb("transfer", "Copies the shard of JOB_COMPLETION_INDEX.")
 _verb("verify", "Finishes the target and compares every record.")
+_verb("retire", "Deletes at the source what was moved, after one more comparison.")
+
+
+@worker_app.command("switch")
+def switch_command(folder: Folder, claims: Claims, state: State) -> None:
+    """Runs passes and does what the operator commands, until it says Stop."""
+
+    def work(of: Work, cluster: Cluster) -> dict[str, Any]:
+        def commands() -> str | None:
+            return cluster.config(f"{of.pod.migration}-control", "command")
+
+        return switch(of, commands, of.beat.answer)
+
+    _run("switch", folder, claims, state, work)
 
 
 @worker_app.command("probe")
