@@ -8,7 +8,7 @@ from typing import Literal, Protocol, runtime_checkable
 from memferry._native import Batch
 from memferry.model import Limits, Page, Quarantined, Range, Stream, VectorSpec
 
-__all__ = ["Documents", "Foreign", "Reader", "Source", "Target", "as_foreign"]
+__all__ = ["ChecksVectors", "Documents", "Foreign", "Reader", "Source", "Target", "as_foreign"]
 
 
 class Reader(Protocol):
@@ -157,6 +157,19 @@ class Target(Protocol):
 
 
 @runtime_checkable
+class ChecksVectors(Protocol):
+    """A target that does not take every set of vectors."""
+
+    def check_vectors(self, vectors: tuple[VectorSpec, ...]) -> None:
+        """Refuses, before a byte is written, what `prepare` could make no place for.
+
+        Raises:
+            RefusedError: `refused`.
+        """
+        ...
+
+
+@runtime_checkable
 class Foreign(Protocol):
     """A target in another system's layout, which does not hold every record and files them under ids of its own."""
 
@@ -166,6 +179,10 @@ class Foreign(Protocol):
 
     def filed(self, records: Batch) -> list[tuple[str, str]]:
         """Kinds and ids under which this store has the records, or would have them."""
+        ...
+
+    def filed_under(self, identities: list[tuple[str, str]]) -> list[tuple[str, str]]:
+        """The same for records of which nothing but kind and id can be read."""
         ...
 
 

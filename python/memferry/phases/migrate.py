@@ -18,13 +18,12 @@ from memferry.ledger import Ledger
 from memferry.model import Books, Outcome, Range
 from memferry.phases.copy import run_copy
 from memferry.phases.deletions import carry_deletions
-from memferry.phases.gather import Gathered, gathered_source
 from memferry.phases.parity import Parity, check_comparable, measure
 from memferry.phases.plan import Options, Plan, Progress, Stop, make_plan, migration_id
 from memferry.phases.verify import Verification, verify
 from memferry.retry import retrying
 from memferry.stores import has_ledger, ledger_hint, open_source, open_target
-from memferry.urls import StoreUrl
+from memferry.urls import StoreUrl, same_store
 
 __all__ = ["Result", "migrate", "plan_only", "verify_only"]
 
@@ -78,20 +77,10 @@ class Result:
             ],
             "elapsed_secs": round(self.elapsed_secs, 3),
             "records_per_sec": round(records / self.elapsed_secs, 1) if self.elapsed_secs else 0.0,
+            "source_unchanged": self.verification.source_unchanged if self.verification else None,
             "resumed": self.resumed,
             "parity": self.parity.to_json() if self.parity else None,
         }
-
-
-def _same(left: StoreUrl, right: StoreUrl) -> bool:
-    """Whether a store, or a half of one, stands on both sides."""
-    return any(_same_part(one, other) for one in left.parts for other in right.parts)
-
-
-def _same_part(left: StoreUrl, right: StoreUrl) -> bool:
-    if left.path is not None and right.path is not None:
-        return left.path.resolve() == right.path.resolve()
-    return (left.backend, left.host, left.port, left.name) == (right.backend, right.host, right.port, right.name)
 
 
 @contextmanager
@@ -106,7 +95,7 @@ def _open(
         scratch = None if has_ledger(target_url) else Path(folder)
         target = open_target(target_url, options.accept, scratch)
         try:
-            yield gathered_source(source, target), target, scratch
+            yield source, target, scratch
         finally:
             target.close()
             source.close()
@@ -152,7 +141,7 @@ def migrate(
     """
     started = time.monotonic()
     stop = stop or Stop()
-    if _same(source_url, target_url):
+    if same_store(source_url, target_url):
         raise RefusedError("invalid", f"source and target are one store: {target_url.text}")
     if options.parity:
         check_comparable(options.transform, source_url, target_url)
@@ -165,7 +154,6 @@ def migrate(
         approve(fresh_plan)
         source = retrying(lambda: open_source(source_url))
     target = retrying(lambda: open_target(target_url, options.accept))
-    source = gathered_source(source, target)
     try:
         ledger = Ledger(target.documents, migration_id(source, target))
         retrying(lambda: ledger.acquire(target))
@@ -215,8 +203,6 @@ def _run(
     books = retrying(ledger.books)
     if not books.balanced():
         raise MemferryError("books", f"the books do not balance: {books.to_json()}")
-    if isinstance(source, Gathered):
-        source.gather()
     verification = verify(plan, source, target, ledger, options, progress=progress, stop=stop)
     conflicts = retrying(lambda: list(ledger.conflicts()))
     outcome = judge(plan, books, verification, options)
@@ -316,14 +302,12 @@ def judge(plan: Plan, books: Books, verification: Verification, options: Options
     """One word for a run that came to its end."""
     failed = (
         not verification.equal or books.total("conflicts") > 0 or books.total("quarantined") > options.max_quarantined
-    )
+    ) or (options.source_frozen and not verification.source_unchanged)
     if failed:
         return "not_proven"
     if plan.transform.partial:
         return "partial"
-    # A plan without a digest of the source is no witness; then the user's word counts, and only then.
-    unchanged = verification.source_unchanged if plan.source_total else options.source_frozen
-    return "proven" if unchanged else "matched_live"
+    return "proven" if verification.source_unchanged else "matched_live"
 
 
 def _search(
@@ -360,9 +344,8 @@ def verify_only(
         check_comparable(options.transform, source_url, target_url)
     if not has_ledger(target_url):
         raise RefusedError("no-migration", f"there is nothing at {target_url.text}", hint=ledger_hint(target_url))
-    opened, target = open_source(source_url), open_target(target_url, options.accept)
+    source, target = open_source(source_url), open_target(target_url, options.accept)
     try:
-        source = gathered_source(opened, target)
         ledger = Ledger(target.documents, migration_id(source, target))
         text = ledger.plan()
         if text is None:
@@ -376,7 +359,7 @@ def verify_only(
             # What was given up then is not expected now.
             target.close()
             target = open_target(target_url, plan.accept)
-            source, ledger = gathered_source(opened, target), Ledger(target.documents, plan.migration)
+            ledger = Ledger(target.documents, plan.migration)
         # The source may have grown since: the whole of it is compared, not the ranges of the plan.
         plan = replace(plan, ranges=_whole(source))
         verification = verify(plan, source, target, ledger, options, progress=progress, stop=stop)
@@ -388,6 +371,6 @@ def verify_only(
             _search(result, source_url, target_url, source, options, progress, stop)
     finally:
         target.close()
-        opened.close()
+        source.close()
     result.elapsed_secs = time.monotonic() - started
     return result
