@@ -19,6 +19,8 @@ import pytest
 
 from support.checker import differences, last_json, read_embedded, read_jsonl
 from support.documents import memory, plain_documents, write_jsonl
+from support.processes import Done
+from support.processes import run as run_process
 from support.stores import execute
 from testbed import wait
 
@@ -38,7 +40,6 @@ VERBS: Final = (
 COUNTS: Final = {"read", "written", "unchanged", "deduplicated", "filtered", "conflicts", "quarantined", "deleted"}
 SECRET: Final = "hunter2-secret"
 
-Done = subprocess.CompletedProcess[str]
 Cli = Callable[..., Done]
 
 
@@ -52,15 +53,7 @@ def cli(tmp_path: Path) -> Cli:
     """Runs `memferry` in the test's folder."""
 
     def run(*arguments: str, **environment: str) -> Done:
-        return subprocess.run(
-            [sys.executable, "-m", "memferry", *arguments],
-            cwd=tmp_path,
-            env=_environment(environment),
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        return run_process("-m", "memferry", *arguments, environment=_environment(environment), folder=tmp_path)
 
     return run
 

@@ -6,8 +6,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import uuid
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from memferry.phases.migrate import Result, migrate
 from memferry.phases.plan import Options
 from memferry.phases.rollback import RolledBack, rollback
 from memferry.urls import parse_url
+from support import processes
 from testbed.qdrant import QdrantServer
 
 PROFILES = ["mem0", "plain"]
@@ -214,8 +213,7 @@ def test_without_its_state_everything_is_compared_and_nothing_rolled_back(place:
 def test_the_command_line_says_where_the_state_was_looked_for(place: Place) -> None:
     place.run()
     shutil.rmtree(os.environ["MEMFERRY_STATE_DIR"])
-    command = [sys.executable, "-m", "memferry", "rollback", place.url]
-    ended = subprocess.run(command, capture_output=True, check=False, text=True)
+    ended = processes.run("-m", "memferry", "rollback", place.url)
     assert ended.returncode == 2
     assert os.environ["MEMFERRY_STATE_DIR"] in ended.stderr
     assert len(place.read()) == RECORDS
@@ -274,9 +272,8 @@ FAILPOINTS = [
 
 
 def process(place: Place, failpoint: str = "", *arguments: str) -> str:
-    command = [sys.executable, "-c", RUNNER, str(place.source), place.url, *arguments]
     environment = {**os.environ, "MEMFERRY_FAILPOINT": failpoint}
-    ended = subprocess.run(command, env=environment, capture_output=True, check=False, text=True)
+    ended = processes.run("-c", RUNNER, place.source, place.url, *arguments, environment=environment)
     assert ended.returncode in {0, -signal.SIGKILL}, ended.stderr
     return ended.stdout
 
@@ -333,8 +330,7 @@ def test_a_killed_rollback_goes_on(place: Place, failpoint: str) -> None:
     place.edit(identity(6), "edited after it was written over")
     edited = place.read()[identity(6)]
     environment = {**os.environ, "MEMFERRY_FAILPOINT": failpoint}
-    command = [sys.executable, "-c", ROLLBACK, place.url]
-    assert subprocess.run(command, env=environment, check=False).returncode == -signal.SIGKILL
+    assert processes.run("-c", ROLLBACK, place.url, environment=environment).returncode == -signal.SIGKILL
     done = place.roll_back(migration)
     assert done.kept == [("memory", identity(6))]
     assert place.read() == {**before, identity(6): edited}

@@ -6,8 +6,6 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ from memferry.phases.plan import Options
 from memferry.phases.rollback import RolledBack, rollback
 from memferry.phases.transform import Decisions, parse_mapping
 from memferry.urls import parse_url
+from support import processes
 
 Graph = list[dict[str, Any]]
 ENDINGS = ["jsonl", "jsonl.zst"]
@@ -276,9 +275,7 @@ def test_a_rollback_puts_the_file_back(tmp_path: Path, *, existed: bool) -> None
 
 def process(source: str, target: str, failpoint: str = "") -> str:
     environment = {**os.environ, "MEMFERRY_FAILPOINT": failpoint}
-    ended = subprocess.run(
-        [sys.executable, "-c", RUNNER, source, target], env=environment, capture_output=True, check=False, text=True
-    )
+    ended = processes.run("-c", RUNNER, source, target, environment=environment)
     assert ended.returncode in {0, -signal.SIGKILL}, ended.stderr
     return ended.stdout
 

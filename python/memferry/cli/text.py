@@ -45,7 +45,7 @@ def plan_text(plan: Plan) -> str:
     if rough.scanned_per_sec is not None:
         lines += [
             f"           this scan read {rough.scanned_per_sec:,.0f} records/s, and two more will; assumed of",
-            f"           {plan.target['backend']}: {rough.write_per_sec:,}/s written, {rough.read_per_sec:,}/s read back",
+            f"           {plan.target['backend']}: {rough.write_per_sec:,}/s written, {rough.read_per_sec:,}/s read",
         ]
     return "\n".join(lines)
 

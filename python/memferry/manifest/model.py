@@ -22,6 +22,7 @@ Kind = Literal["entity", "memory", "observation", "relation"]
 
 class _Part(BaseModel):
     model_config = ConfigDict(
+        defer_build=True,  # Most commands read no manifest, and building costs more than all other imports.
         extra="forbid",
         strict=True,
         frozen=True,

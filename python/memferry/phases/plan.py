@@ -22,7 +22,7 @@ from memferry.phases.reading import all_done, read_pages, read_stream
 from memferry.phases.transform import Deciding, Decisions, Duplicates, Transform
 from memferry.retry import retrying
 
-__all__ = ["BUCKETS", "PLAN_FORMAT", "Gap", "Options", "Plan", "Progress", "Stop", "make_plan", "migration_id"]
+__all__ = ["BUCKETS", "PLAN_FORMAT", "Gap", "Options", "Plan", "Progress", "Stop", "cut", "make_plan", "migration_id"]
 
 PLAN_FORMAT: Final = 1
 BUCKETS: Final = 4096
@@ -64,6 +64,7 @@ class Options:
         min_recall: Not proven if the target finds less than this share of the nearest neighbours.
         transform: Which records go on, and how.
         endpoint: How an endpoint for embeddings is asked.
+        max_records_per_second: No faster than this, on the whole.
     """
 
     accept: tuple[str, ...] = ()
@@ -79,6 +80,7 @@ class Options:
     min_recall: float | None = None
     transform: Decisions = field(default_factory=Decisions)
     endpoint: EndpointSettings = field(default_factory=EndpointSettings)
+    max_records_per_second: float | None = None
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,7 @@ class Plan:
         embedded: How many records get a new vector.
         embedded_bytes: The bytes of their texts.
         scan_secs: How long the source took to be read.
+        range_rows: Raw rows of each range; none in a plan of an older memferry.
     """
 
     migration: str
@@ -145,6 +148,7 @@ class Plan:
     embedded: int = 0
     embedded_bytes: int = 0
     scan_secs: float = 0.0
+    range_rows: tuple[int, ...] = ()
     format: Literal[1] = 1
 
     @property
@@ -177,6 +181,7 @@ class Plan:
         value["repeated"] = tuple((kind, identity) for kind, identity in value["repeated"])
         value["accept"] = tuple(value["accept"])
         value["vectors"] = tuple(VectorSpec(**v) for v in value["vectors"])
+        value["range_rows"] = tuple(value.get("range_rows", ()))
         if "transform" in value:
             value["transform"] = Decisions.from_json(value["transform"])
             value["duplicates"] = Duplicates.from_json(value["duplicates"])
@@ -200,13 +205,13 @@ class Plan:
         return blake3_hex(json.dumps(bound, sort_keys=True).encode())
 
 
-def migration_id(source: Source, target: Target) -> str:
+def migration_id(source: Source | Target, target: Source | Target) -> str:
     """The id of the migration between two stores: 16 hex digits of BLAKE3."""
     parts = [source.identity, source.profile, target.identity, target.profile]
     return blake3_hex("\0".join(parts).encode())[:16]
 
 
-def _cut(source: Source, *, ordered: bool) -> list[Range]:
+def cut(source: Source, *, ordered: bool) -> list[Range]:
     """Cuts the source; with `ordered`, a stream of several kinds is read once for each, in copy order."""
     slices: list[tuple[int, str, str | None, str | None, tuple[str, ...] | None]] = []
     for stream in retrying(source.streams):
@@ -225,6 +230,7 @@ def _cut(source: Source, *, ordered: bool) -> list[Range]:
 class _Scan:
     books: Books = field(default_factory=Books)
     rows: int = 0
+    range_rows: dict[int, int] = field(default_factory=dict)
     size_bytes: int = 0
     gaps: dict[str, Gap] = field(default_factory=dict)
     vectors: dict[tuple[str, int, int], int] = field(default_factory=dict)
@@ -260,7 +266,7 @@ def make_plan(
     stop = stop or Stop()
     deciding = Deciding(options.transform, options.endpoint)
     witness = source.witness()
-    ranges = _cut(source, ordered=target.ordered)
+    ranges = cut(source, ordered=target.ordered)
     expected = sum(s.rows or 0 for s in retrying(source.streams)) or None
     scan, keys, buckets = _Scan(), Keys(), Buckets(BUCKETS)
     filed = Keys() if as_foreign(target) else keys
@@ -277,6 +283,7 @@ def make_plan(
             gaps = target.gaps(applied.records)
             with lock:
                 scan.rows += page.read
+                scan.range_rows[part.number] = scan.range_rows.get(part.number, 0) + page.read
                 scan.size_bytes += page.records.nbytes
                 scan.add_gaps(gaps)
                 scan.add_gaps(list(applied.lost))
@@ -323,6 +330,7 @@ def make_plan(
         embedded=deciding.embedded,
         embedded_bytes=deciding.embedded_bytes,
         scan_secs=round(scan_secs, 3),
+        range_rows=tuple(scan.range_rows.get(part.number, 0) for part in ranges),
     )
     _refuse(plan, options)
     if isinstance(target, ChecksVectors):
