@@ -99,7 +99,9 @@ def choose(
         min_recall=min_recall,
         transform=decisions,
         # A run that is taken up goes on with the endpoint that is named now.
-        endpoint=replace(endpoint or settings_from_environment(), url=decisions.embedding and decisions.embedding.url),
+        endpoint=replace(
+            endpoint or settings_from_environment(), url=decisions.embedding.url if decisions.embedding else None
+        ),
         **others,  # type: ignore[arg-type]
     )
 

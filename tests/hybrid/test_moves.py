@@ -331,6 +331,13 @@ def _swap(hybrid: Hybrid) -> None:
     hybrid.upsert(second)
 
 
+def _move_scope(hybrid: Hybrid) -> None:
+    point = hybrid.points()["memory", "m1"]
+    assert point.payload is not None
+    point.payload["scope"] = {"user": "somebody else"}
+    hybrid.upsert(point)
+
+
 def _drop(hybrid: Hybrid) -> None:
     hybrid.drop(hybrid.points()["memory", "m1"])
 
@@ -343,6 +350,7 @@ def _statement(text: str) -> Callable[[Hybrid], None]:
 
 
 DAMAGES: dict[str, tuple[Callable[[Hybrid], None], set[tuple[str, str]], str | None]] = {
+    "the scope by which a point is found": (_move_scope, {("different", "m1")}, "scope_user"),
     "drop a point": (_drop, {("different", "m1")}, 'vectors[""]'),
     "a bit of a vector": (_turn, {("different", "m1")}, 'vectors[""].data[0]'),
     "a point nobody has": (_copy, {("extra", "m77")}, None),

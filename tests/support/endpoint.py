@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import struct
@@ -121,8 +122,9 @@ class _Handler(BaseHTTPRequestHandler):
         for name, value in headers.items():
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(encoded)))
-        self.end_headers()
-        self.wfile.write(encoded)
+        with contextlib.suppress(ConnectionError):  # Who asked may be dead by now.
+            self.end_headers()
+            self.wfile.write(encoded)
 
     def log_message(self, *_: Any) -> None:
         """Nothing: a test's output is its own."""

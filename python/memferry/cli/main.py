@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from typing import Final
+from typing import Final, cast
 
 import typer
 from stamina.instrumentation import set_on_retry_hooks
@@ -16,7 +16,7 @@ from memferry.errors import RefusedError
 
 __all__ = ["app", "doctor", "manifests", "moves", "run", "stores", "worker"]
 
-_UsageError = typer.BadParameter.__base__ or typer.BadParameter
+_UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__base__)
 """What typer raises for any command line that cannot be read; only this subclass of it has a public name."""
 _M_ARENA_MAX: Final = -8
 """Of glibc's `mallopt`."""

@@ -44,9 +44,8 @@ def plan_text(plan: Plan) -> str:
     lines += ["", f"roughly    {_bytes(plan.size_bytes)}, {_time(rough.secs)} to copy and prove; nothing was written"]
     if rough.scanned_per_sec is not None:
         lines += [
-            f"           this scan read {rough.scanned_per_sec:,.0f} records/s, and two more will; assumed are",
-            f"           {rough.write_per_sec:,}/s to write to {plan.target['backend']}, {rough.read_per_sec:,}/s to "
-            "read it back",
+            f"           this scan read {rough.scanned_per_sec:,.0f} records/s, and two more will; assumed of",
+            f"           {plan.target['backend']}: {rough.write_per_sec:,}/s written, {rough.read_per_sec:,}/s read",
         ]
     return "\n".join(lines)
 

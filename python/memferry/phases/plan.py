@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -13,11 +12,11 @@ from typing import Any, Final, Literal
 
 from memferry._native import Buckets, Keys, blake3_hex, standings
 from memferry.backends.api import ChecksVectors, Source, Target, as_foreign
-from memferry.endpoint import EndpointSettings
-from memferry.errors import MemferryError, RefusedError
+from memferry.errors import RefusedError
 from memferry.ledger import parsed
-from memferry.model import KINDS, Books, Limits, OnConflict, OnExisting, Range, VectorSpec
+from memferry.model import KINDS, Books, Limits, Range, VectorSpec
 from memferry.phases.gather import Gathering, owners, with_gathering
+from memferry.phases.options import Options, Progress, Stop
 from memferry.phases.reading import all_done, read_pages, read_stream
 from memferry.phases.transform import Deciding, Decisions, Duplicates, Transform
 from memferry.retry import retrying
@@ -32,55 +31,6 @@ ROWS_PER_RANGE: Final = 20_000
 BYTES_PER_RANGE: Final = 16 << 20
 MAX_RANGES: Final = 4096
 MAX_REPEATED: Final = 10_000
-
-Progress = Callable[[str, int, int | None], None]
-"""Called with phase, records so far, records in all (or None)."""
-
-
-class Stop(threading.Event):
-    """Set by a signal; phases look at it between pages."""
-
-    def check(self) -> None:
-        """Raises `interrupted` once the event is set."""
-        if self.is_set():
-            raise MemferryError("interrupted", "interrupted", hint="the same command resumes")
-
-
-@dataclass(frozen=True)
-class Options:
-    """What a user may choose.
-
-    Attributes:
-        accept: Gaps accepted by name.
-        on_existing: What to do with records that someone else wrote.
-        on_conflict: What to do with records that changed in the target since we wrote them.
-        delete: Carry deletions.
-        max_deletes_percent: Refuse to delete more than this share of the target.
-        max_quarantined: Quarantined records that still count as success.
-        parallelism: Ranges at a time.
-        source_frozen: Not proven if the source changed between plan and proof, whatever the target holds.
-        limits: Bounds of a page.
-        parity: How many searches both ends are asked for comparison, after the proof; 0 for none.
-        min_recall: Not proven if the target finds less than this share of the nearest neighbours.
-        transform: Which records go on, and how.
-        max_records_per_second: No faster than this, on the whole.
-        endpoint: How an endpoint for embeddings is asked.
-    """
-
-    accept: tuple[str, ...] = ()
-    on_existing: OnExisting = "refuse"
-    on_conflict: OnConflict = "keep"
-    delete: bool = False
-    max_deletes_percent: float = 10.0
-    max_quarantined: int = 0
-    parallelism: int = 2
-    source_frozen: bool = False
-    limits: Limits = field(default_factory=Limits)
-    parity: int = 0
-    min_recall: float | None = None
-    transform: Decisions = field(default_factory=Decisions)
-    max_records_per_second: float | None = None
-    endpoint: EndpointSettings = field(default_factory=EndpointSettings)
 
 
 @dataclass(frozen=True)
@@ -121,10 +71,10 @@ class Plan:
         transform: Which records go on, and how.
         passing: Records that the mapping and `where` let through.
         duplicates: Records that say the same.
-        range_rows: Raw rows of each range; none in a plan of an older memferry.
         embedded: How many records get a new vector.
         embedded_bytes: The bytes of their texts.
         scan_secs: How long the source took to be read.
+        range_rows: Raw rows of each range; none in a plan of an older memferry.
     """
 
     migration: str
@@ -145,10 +95,10 @@ class Plan:
     transform: Decisions = field(default_factory=Decisions)
     passing: int = 0
     duplicates: Duplicates = field(default_factory=Duplicates)
-    range_rows: tuple[int, ...] = ()
     embedded: int = 0
     embedded_bytes: int = 0
     scan_secs: float = 0.0
+    range_rows: tuple[int, ...] = ()
     format: Literal[1] = 1
 
     @property
@@ -327,10 +277,10 @@ def make_plan(
         transform=transform,
         passing=deciding.passing,
         duplicates=duplicates,
-        range_rows=tuple(scan.range_rows.get(part.number, 0) for part in ranges),
         embedded=deciding.embedded,
         embedded_bytes=deciding.embedded_bytes,
         scan_secs=round(scan_secs, 3),
+        range_rows=tuple(scan.range_rows.get(part.number, 0) for part in ranges),
     )
     _refuse(plan, options)
     if isinstance(target, ChecksVectors):

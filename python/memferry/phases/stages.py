@@ -367,12 +367,14 @@ def judge(plan: Plan, books: Books, verification: Verification, options: Options
     """One word for a run that came to its end."""
     failed = (
         not verification.equal or books.total("conflicts") > 0 or books.total("quarantined") > options.max_quarantined
-    ) or (options.source_frozen and not verification.source_unchanged)
-    if failed:
+    )
+    # A plan without a digest of the source is no witness; then the user's word counts, and only then.
+    unchanged = verification.source_unchanged if plan.source_total else options.source_frozen
+    if failed or (options.source_frozen and not unchanged):
         return "not_proven"
     if plan.transform.partial:
         return "partial"
-    return "proven" if verification.source_unchanged else "matched_live"
+    return "proven" if unchanged else "matched_live"
 
 
 def dropped(plan: Plan) -> bool:
