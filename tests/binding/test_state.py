@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Literal
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -143,13 +144,6 @@ class Write:
     landed: bool = False
 
 
-@dataclass
-class Side:
-    """A store, and what of it the final pass carried over."""
-
-    writes: list[Write] = field(default_factory=list)
-
-
 class Switches(RuleBasedStateMachine):
     """One client, an operator that switches between two stores, and a network that delays, loses and partitions.
 
@@ -163,88 +157,98 @@ class Switches(RuleBasedStateMachine):
         self.now = 0.0
         self.state = ClientState(LEASE)
         self.truth = Seen("a", 1, "Serving")
-        self.waiting_for: str | None = None
+        self.step: Literal["freezing", "copied", "flipped"] = "flipped"
         self.lease_said: Acknowledgement | None = None
-        self.lease_at = -LIVE
-        self.events: list[Seen] = [self.truth]
-        self.reads: list[tuple[float, Seen]] = []
-        self.renewals: list[float] = []
+        self.lease_at = 0.0
+        self.events: list[Seen] = []
+        self.read: tuple[float, Seen] | None = None
+        self.asked: float | None = None
         self.in_flight: list[Write] = []
         self.sides: dict[str, list[Write]] = {"a": [], "b": []}
         self.confirmed: list[Write] = []
+        serving(self.state)
 
     # --- the world
 
-    @rule(secs=st.sampled_from([0.1, 1.0, 5.0, 16.0, 50.0]))
+    @rule(secs=st.sampled_from([1.0, 16.0, 50.0]))
     def time_passes(self, secs: float) -> None:
         self.now += secs
 
-    def say(self, seen: Seen) -> None:
-        self.truth = seen
-        self.events.append(seen)
+    def say(self, mode: Literal["Serving", "Frozen"], active: str) -> None:
+        self.truth = Seen(active, self.truth.revision + 1, mode)
+        self.events.append(self.truth)
 
-    @precondition(lambda self: self.truth.mode == "Serving")
     @rule()
-    def freeze(self) -> None:
-        self.say(Seen(self.truth.active, self.truth.revision + 1, "Frozen"))
+    def operator_goes_on(self) -> None:
+        here, there = self.truth.active, "b" if self.truth.active == "a" else "a"
+        if self.truth.mode == "Serving":
+            self.step = "freezing"
+            self.say("Frozen", here)
+        elif self.step == "freezing" and self.may_go_on():
+            self.step = "copied"
+            self.sides[there] = list(self.sides[here])
+        elif self.step == "copied":
+            self.step = "flipped"
+            self.say("Frozen", there)
+        elif self.step == "flipped":
+            self.say("Serving", here)
 
-    @property
+    @rule(steps=st.integers(2, 4))
+    def operator_goes_on_while_the_client_is_cut_off(self, steps: int) -> None:
+        self.now += 50.0
+        for _ in range(steps):
+            self.operator_goes_on()
+
     def may_go_on(self) -> bool:
+        """Whether the operator may go on: the client says so, or has been silent for too long."""
         wanted = Acknowledgement(self.truth.revision, self.truth.mode, self.truth.active)
         return self.lease_said == wanted or self.now - self.lease_at > LIVE
 
-    @precondition(lambda self: self.truth.mode == "Frozen" and self.may_go_on)
+    @precondition(lambda self: self.truth.mode == "Frozen" and self.step != "flipped")
     @rule()
-    def final_pass_and_flip(self) -> None:
-        here, there = self.truth.active, "b" if self.truth.active == "a" else "a"
-        landed = [write for write in self.sides[here] if write.landed]
-        self.sides[there] = [*landed, *(w for w in self.sides[there] if w not in landed)]
-        self.say(Seen(there, self.truth.revision + 1, "Frozen"))
-
-    @precondition(lambda self: self.truth.mode == "Frozen")
-    @rule()
-    def give_back(self) -> None:
-        """The side that is named serves again: before a flip the old one, after it the new one."""
-        if self.may_go_on or self.truth.revision > 1:
-            self.say(Seen(self.truth.active, self.truth.revision + 1, "Serving"))
+    def operator_gives_back(self) -> None:
+        self.say("Serving", self.truth.active)
 
     # --- the network
 
-    @rule()
-    def renewal_reaches_the_server(self) -> None:
-        self.renewals.append(self.now)
+    @precondition(lambda self: self.asked is None)
+    @rule(answered=st.booleans())
+    def renewal(self, answered: bool) -> None:
         self.lease_at = self.now
         self.lease_said = self.state.acknowledgement() or self.lease_said
+        if answered:
+            self.state.renewed(self.now, self.now)
+        else:
+            self.asked = self.now
 
-    @precondition(lambda self: self.renewals)
-    @rule()
-    def answer_to_the_renewal(self) -> None:
-        self.state.renewed(self.renewals.pop(0), self.now)
+    @precondition(lambda self: self.asked is not None)
+    @rule(lost=st.booleans())
+    def late_answer_to_the_renewal(self, lost: bool) -> None:
+        if self.asked is not None and not lost:
+            self.state.renewed(self.asked, self.now)
+        self.asked = None
 
-    @precondition(lambda self: self.renewals)
-    @rule()
-    def answer_is_lost(self) -> None:
-        self.renewals.pop(0)
+    @rule(answered=st.booleans())
+    def reading(self, answered: bool) -> None:
+        if answered:
+            self.state.saw(self.truth, read_began=self.now)
+        else:
+            self.read = (self.now, self.truth)
 
-    @precondition(lambda self: not self.reads)
+    @precondition(lambda self: self.read)
     @rule()
-    def read_reaches_the_server(self) -> None:
-        self.reads.append((self.now, self.truth))
-
-    @precondition(lambda self: self.reads)
-    @rule()
-    def answer_to_the_read(self) -> None:
-        began, seen = self.reads.pop()
-        self.state.saw(seen, read_began=began)
+    def late_answer_to_the_reading(self) -> None:
+        if self.read:
+            self.state.saw(self.read[1], read_began=self.read[0])
+        self.read = None
 
     @precondition(lambda self: self.events)
-    @rule(data=st.data())
-    def watch_tells(self, data: st.DataObject) -> None:
-        """In order, sometimes only the newest: a watch that was begun again."""
-        skip = data.draw(st.booleans())
-        seen = self.events[-1] if skip else self.events[0]
-        self.events = [] if skip else self.events[1:]
-        self.state.saw(seen)
+    @rule(all_of_it=st.booleans())
+    def watch_tells(self, all_of_it: bool) -> None:
+        told = self.events if all_of_it else self.events[:1]
+        self.events = self.events[len(told) :]
+        for seen in told:
+            self.state.saw(seen)
 
     # --- the client
 
@@ -253,24 +257,27 @@ class Switches(RuleBasedStateMachine):
         if self.state.seen is not None:
             self.state.opened(self.state.seen.active)
 
-    @rule()
-    def write_begins(self) -> None:
+    @rule(landed=st.booleans())
+    def write_begins(self, landed: bool) -> None:
         permit = self.state.begin(self.now)
         if isinstance(permit, Permit):
             self.in_flight.append(Write(permit))
+            if landed:
+                self.write_lands(len(self.in_flight) - 1)
 
-    @precondition(lambda self: any(not w.landed for w in self.in_flight))
-    @rule()
-    def write_lands(self) -> None:
-        write = next(w for w in self.in_flight if not w.landed)
-        write.landed = True
-        self.sides[write.permit.active].append(write)
+    @precondition(lambda self: self.in_flight)
+    @rule(which=st.integers(0, 1))
+    def write_lands(self, which: int) -> None:
+        write = self.in_flight[min(which, len(self.in_flight) - 1)]
+        if not write.landed:
+            write.landed = True
+            self.sides[write.permit.active].append(write)
 
-    @precondition(lambda self: any(w.landed for w in self.in_flight))
-    @rule()
-    def write_ends(self) -> None:
-        write = next(w for w in self.in_flight if w.landed)
-        self.in_flight.remove(write)
+    @precondition(lambda self: self.in_flight)
+    @rule(which=st.integers(0, 1))
+    def write_ends(self, which: int) -> None:
+        self.write_lands(which)
+        write = self.in_flight.pop(min(which, len(self.in_flight) - 1))
         if self.state.finish(write.permit, self.now):
             self.confirmed.append(write)
 
@@ -297,5 +304,5 @@ class Switches(RuleBasedStateMachine):
 
 TestSwitches = Switches.TestCase
 TestSwitches.settings = settings(
-    max_examples=300, stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=500, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
 )
