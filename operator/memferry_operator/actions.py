@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
+from memferry.manifest.status import MigrationStatus
 from memferry_operator.names import Role
 from memferry_operator.observed import Command, Mode
-from memferry_operator.status import Status
 
 __all__ = [
     "Action",
@@ -43,7 +43,7 @@ class RemoveFinalizer:
 class WriteStatus:
     """PUT of the status with the resourceVersion that was observed; a conflict ends this round."""
 
-    status: Status
+    status: MigrationStatus
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 from memferry.manifest import Backend, Migration
 from memferry.manifest.model import Binding
+from memferry.manifest.status import MigrationStatus
 from memferry_operator.names import Role
-from memferry_operator.status import Status
 
 __all__ = [
     "Answer",
@@ -189,7 +189,7 @@ class Observed:
     generation: int
     resource_version: str
     spec: Migration | None
-    status: Status
+    status: MigrationStatus
     invalid: str = ""
     newer_status: bool = False
     deleting: bool = False

@@ -1,34 +1,10 @@
-"""Why a migration is where it is: the words of `status.reason`, of conditions and of Events."""
+"""What goes on: words of `status.reason`, conditions and Events. Why it stalls is the manifest's `StallReason`."""
 
 from __future__ import annotations
 
 from enum import StrEnum
 
-__all__ = ["Reason", "StallReason"]
-
-
-class StallReason(StrEnum):
-    """Someone has to act; each has a runbook page. Those that pass by themselves say so there."""
-
-    INVALID_SPEC = "InvalidSpec"
-    BACKEND_MISSING = "BackendMissing"
-    MAPPING_MISSING = "MappingMissing"
-    BINDING_MISSING = "BindingMissing"
-    SOURCE_NOT_ACTIVE = "SourceNotActive"
-    PLAN_REFUSED = "PlanRefused"
-    BACKEND_UNAVAILABLE = "BackendUnavailable"
-    WORKER_REFUSED = "WorkerRefused"
-    WORKER_UNSCHEDULABLE = "WorkerUnschedulable"
-    RECORDS_REFUSED = "RecordsRefused"
-    NO_PROGRESS = "NoProgress"
-    VALIDATION_FAILED = "ValidationFailed"
-    FREEZE_TOO_LONG = "FreezeTooLong"
-    FREEZE_RETURNED = "FreezeReturned"
-    PASS_FAILED = "PassFailed"  # noqa: S105 - a sync pass
-    NO_WAY_BACK = "NoWayBack"
-    MONITORING_FAILED = "MonitoringFailed"
-    RETIRE_REFUSED = "RetireRefused"
-    NEWER_STATUS = "NewerStatus"
+__all__ = ["Reason"]
 
 
 class Reason(StrEnum):

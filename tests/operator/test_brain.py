@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from memferry_operator.actions import CreateJob, DeletePod, WriteBinding
 from support.simulated_cluster import World
 
 OFFLINE: dict[str, Any] = {}

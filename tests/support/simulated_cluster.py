@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
-from memferry.manifest import Backend, Migration
-from memferry.manifest.model import Binding
 from memferry_operator import names
 from memferry_operator.actions import (
     Action,
@@ -31,7 +29,10 @@ from memferry_operator.actions import (
 from memferry_operator.brain import plan
 from memferry_operator.brain.draft import TERMINAL
 from memferry_operator.observed import Answer, BindingState, Client, Command, Job, Observed, Pod, Progress, WorkerLease
-from memferry_operator.status import Status
+
+from memferry.manifest import Backend, Migration
+from memferry.manifest.model import Binding
+from memferry.manifest.status import MigrationStatus
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 UID = "uid-1"
@@ -66,7 +67,7 @@ class World:
     bound: bool = False
     way_back: bool = True
     now: datetime = START
-    status: Status = field(default_factory=Status)
+    status: MigrationStatus = field(default_factory=MigrationStatus)
     version: int = 1
     generation: int = 1
     finalizer: bool = False
@@ -161,7 +162,10 @@ class World:
             case WriteStatus(status):
                 if observed.resource_version != str(self.version):
                     raise Conflict
-                self.status, self.version = Status.model_validate(status.model_dump(by_alias=True)), self.version + 1
+                self.status, self.version = (
+                    MigrationStatus.model_validate(status.model_dump(by_alias=True)),
+                    self.version + 1,
+                )
             case CreateJob():
                 name = names.job("m", action.role, action.attempt)
                 if name not in self.jobs:
@@ -184,7 +188,9 @@ class World:
                 job = self.jobs.pop(name, None)
                 if job:
                     self.pods = {
-                        n: dataclasses.replace(p, deleting=True) if (p.role, p.attempt) == (job.role, job.attempt) else p
+                        n: dataclasses.replace(p, deleting=True)
+                        if (p.role, p.attempt) == (job.role, job.attempt)
+                        else p
                         for n, p in self.pods.items()
                     }
             case DeletePod(name):
@@ -239,7 +245,9 @@ class World:
         self.results[job.role] = self._result(job.role) if code == 0 else {"error": {"code": "gap", "message": "no"}}
         failure = {0: None, 42: "FailedIndexes", 43: "PodFailurePolicy"}.get(code, "BackoffLimitExceeded")
         self.pods[pod_name] = dataclasses.replace(pod, phase="Failed" if code else "Succeeded", exit_code=code)
-        self.jobs[job.name] = dataclasses.replace(job, complete=code == 0, failure=failure, succeeded=job.active, active=0)
+        self.jobs[job.name] = dataclasses.replace(
+            job, complete=code == 0, failure=failure, succeeded=job.active, active=0
+        )
         return True
 
     def _result(self, role: str) -> dict[str, Any]:

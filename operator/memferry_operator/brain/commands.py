@@ -23,11 +23,11 @@ def _suspend(draft: Draft) -> None:
     if draft.status.phase in TERMINAL:
         draft.drop_condition("Suspended")
     elif draft.spec.suspend:
-        draft.condition("Suspended", True, "Suspended", "nothing is begun while spec.suspend is true")
+        draft.condition("Suspended", "True", "Suspended", "nothing is begun while spec.suspend is true")
         if draft.stalled is None and draft.status.phase in _COPYING:
             draft.going(Reason.SUSPENDED)
     elif draft.is_true("Suspended"):
-        draft.condition("Suspended", False, "Resumed")
+        draft.condition("Suspended", "False", "Resumed")
 
 
 def _retry(draft: Draft) -> None:
@@ -64,7 +64,7 @@ def _operation(draft: Draft) -> None:
         return
     why = _abort(draft) if operation == "Abort" else _switch_back(draft)
     if why:
-        draft.condition("OperationRefused", True, operation, why)
+        draft.condition("OperationRefused", "True", operation, why)
         draft.act(Emit("Warning", "OperationRefused", f"{operation}: {why}"))
     else:
         draft.drop_condition("OperationRefused")

@@ -5,14 +5,14 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Final
 
+from memferry.manifest.status import Progress, ShardCounts, StallReason
 from memferry_operator import names
 from memferry_operator.actions import DeletePod
 from memferry_operator.brain import hold, jobs, times
 from memferry_operator.brain.draft import Draft
 from memferry_operator.observed import Job, Pod
 from memferry_operator.observed import Progress as Reported
-from memferry_operator.reasons import Reason, StallReason
-from memferry_operator.status import Progress, Shards
+from memferry_operator.reasons import Reason
 
 __all__ = ["bulk_transfer", "replace_silent"]
 
@@ -37,7 +37,9 @@ def bulk_transfer(draft: Draft) -> None:
         return
     _report(draft, job, shards)
     if job.complete:
-        draft.condition("DataTransferred", True, "Copied", draft.status.progress.summary if draft.status.progress else "")
+        draft.condition(
+            "DataTransferred", "True", "Copied", draft.status.progress.summary if draft.status.progress else ""
+        )
         if draft.spec.stop_after == "Copy":
             draft.enter("Succeeded", Reason.REHEARSED, "stopped after the copy, as asked")
         else:
@@ -72,7 +74,7 @@ def _report(draft: Draft, job: Job, shards: int) -> None:
     percent = 100 if job.complete else min(99, read * 100 // total) if total else None
     left = max(0, total - read) if total is not None else None
     draft.update(
-        shards=Shards(
+        shards=ShardCounts(
             total=shards,
             succeeded=job.succeeded,
             active=job.active,

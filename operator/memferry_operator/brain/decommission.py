@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from memferry.manifest.status import StallReason
 from memferry_operator.brain import jobs, switch
 from memferry_operator.brain.draft import Draft
-from memferry_operator.reasons import Reason, StallReason
+from memferry_operator.reasons import Reason
 
 __all__ = ["decommission"]
 
@@ -31,7 +32,7 @@ def decommission(draft: Draft) -> None:
     if job is None or not job.ended:
         draft.going(Reason.RETIRING)
     elif job.complete:
-        draft.condition("SourceDecommissioned", True, "Deleted")
+        draft.condition("SourceDecommissioned", "True", "Deleted")
         draft.enter("Succeeded", Reason.SUCCEEDED, f"what was read from {draft.source} is deleted")
     else:
         draft.stall(*jobs.failure(draft, job))

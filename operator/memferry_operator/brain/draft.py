@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from memferry.manifest import Migration
+from memferry.manifest.status import Condition, History, MigrationStatus, Phase, StallReason, TrafficStatus
 from memferry_operator.actions import Action, AddFinalizer, Emit, FlagNewerStatus, WakeAt, WriteStatus
 from memferry_operator.brain import times
 from memferry_operator.observed import Observed, Pod
-from memferry_operator.reasons import Reason, StallReason
-from memferry_operator.status import Condition, History, Phase, Status, Traffic
+from memferry_operator.reasons import Reason
 
 __all__ = ["TERMINAL", "Draft"]
 
@@ -28,7 +28,7 @@ class Draft:
 
     observed: Observed
     now: datetime
-    status: Status
+    status: MigrationStatus
     actions: list[Action] = field(default_factory=list)
 
     @property
@@ -38,9 +38,9 @@ class Draft:
         return self.observed.spec
 
     @property
-    def traffic(self) -> Traffic:
+    def traffic(self) -> TrafficStatus:
         """The state of the switch."""
-        return self.status.traffic or Traffic()
+        return self.status.traffic or TrafficStatus()
 
     @property
     def source(self) -> str:
@@ -95,27 +95,26 @@ class Draft:
         self.update(reason=str(reason))
         ready = self.status.phase == "Succeeded"
         over = self.status.phase in TERMINAL
-        self.condition("Ready", ready, str(reason), message)
-        self.condition("Reconciling", not over, str(reason), message)
-        self.condition("Stalled", over and not ready, str(reason), message)
+        self.condition("Ready", "True" if ready else "False", str(reason), message)
+        self.condition("Reconciling", "False" if over else "True", str(reason), message)
+        self.condition("Stalled", "True" if over and not ready else "False", str(reason), message)
 
     def stall(self, reason: StallReason, message: str) -> None:
         """Someone has to act."""
         if self.status.reason != str(reason):
             self.act(Emit("Warning", str(reason), message[:_MESSAGE]))
         self.update(reason=str(reason))
-        self.condition("Ready", False, str(reason), message)
-        self.condition("Reconciling", False, str(reason), message)
-        self.condition("Stalled", True, str(reason), message)
+        self.condition("Ready", "False", str(reason), message)
+        self.condition("Reconciling", "False", str(reason), message)
+        self.condition("Stalled", "True", str(reason), message)
 
     @property
     def stalled(self) -> StallReason | None:
         """Why it is stalled, by the status as it stands."""
         return StallReason(self.status.reason) if self.status.reason in set(StallReason) else None
 
-    def condition(self, kind: str, value: bool | None, reason: str, message: str = "") -> None:  # noqa: FBT001
+    def condition(self, kind: str, status: Literal["True", "False"], reason: str, message: str = "") -> None:
         """Sets a condition; its time moves only when its status does."""
-        status = "Unknown" if value is None else "True" if value else "False"
         old = next((c for c in self.status.conditions if c.type == kind), None)
         changed = old is None or old.status != status
         new = Condition.model_validate(

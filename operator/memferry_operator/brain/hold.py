@@ -5,10 +5,11 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Final
 
+from memferry.manifest.status import StallReason
 from memferry_operator.actions import DeleteJob, WriteBinding
 from memferry_operator.brain import rest, steps, switch, times
 from memferry_operator.brain.draft import Draft
-from memferry_operator.reasons import Reason, StallReason
+from memferry_operator.reasons import Reason
 
 __all__ = ["held", "offline"]
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from memferry.manifest.status import StallReason
 from memferry_operator.actions import CreateJob, DeleteJob, PatchJob, Prepare
 from memferry_operator.brain.draft import Draft
 from memferry_operator.names import Role
 from memferry_operator.observed import Job
-from memferry_operator.reasons import StallReason
 
 __all__ = ["DATA", "REFUSED", "ensure", "failure", "fresh"]
 
@@ -26,7 +26,9 @@ def fresh(draft: Draft) -> bool:
     return not old and not any(pod.attempt < draft.status.attempt for pod in draft.workers())
 
 
-def ensure(draft: Draft, role: Role, *, completions: int = 1, parallelism: int = 1, suspend: bool = False) -> Job | None:
+def ensure(
+    draft: Draft, role: Role, *, completions: int = 1, parallelism: int = 1, suspend: bool = False
+) -> Job | None:
     """The Job of a role in this attempt; asks for it where it is missing and mends what differs."""
     attempt = draft.status.attempt
     job = draft.observed.job(role, attempt)

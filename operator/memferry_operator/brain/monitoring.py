@@ -5,12 +5,12 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Final
 
+from memferry.manifest.status import MonitoringStatus, StallReason
 from memferry_operator.actions import Emit
 from memferry_operator.brain import steps, switch, times
 from memferry_operator.brain.draft import Draft
 from memferry_operator.observed import Answer
-from memferry_operator.reasons import Reason, StallReason
-from memferry_operator.status import Monitoring
+from memferry_operator.reasons import Reason
 
 __all__ = ["monitoring", "switch_back"]
 
@@ -22,7 +22,7 @@ def monitoring(draft: Draft) -> None:
     """Checks at an interval, and ends after the duration."""
     switch.ensure_worker(draft)
     draft.update_traffic(direction="Back")
-    spec, state = draft.spec.monitoring, draft.status.monitoring or Monitoring()
+    spec, state = draft.spec.monitoring, draft.status.monitoring or MonitoringStatus()
     switched = times.instant(draft.traffic.switched_at) or draft.now
     said = steps.answer(draft) if draft.traffic.command else None
     checked = times.instant(state.checked_at) or switched
@@ -39,7 +39,7 @@ def monitoring(draft: Draft) -> None:
         return
     end = switched + times.duration(spec.duration)
     if draft.now >= end and not draft.spec.suspend:
-        draft.condition("MonitoringPassed", True, "Passed")
+        draft.condition("MonitoringPassed", "True", "Passed")
         draft.enter("Decommission", Reason.RETIRING)
         return
     due = (times.instant(state.checked_at) or switched) + times.duration(spec.interval)
@@ -60,7 +60,7 @@ def _pass(draft: Draft) -> None:
         draft.update_traffic(command="")
 
 
-def _judge(draft: Draft, said: Answer, state: Monitoring) -> None:
+def _judge(draft: Draft, said: Answer, state: MonitoringStatus) -> None:
     """No data is inconclusive, never a failure."""
     binding, failures = draft.observed.binding, state.failures
     errors = sum(client.errors for client in binding.clients) if binding else 0
@@ -73,7 +73,7 @@ def _judge(draft: Draft, said: Answer, state: Monitoring) -> None:
         ids = ", ".join(str(one) for one in said.body["strayWrites"][:5])
         draft.act(Emit("Warning", "StrayWrites", f"{stray} records were written to {draft.source} since: {ids}"))
     draft.update(
-        monitoring=Monitoring(
+        monitoring=MonitoringStatus(
             failures=failures,
             checked_at=times.text(draft.now),
             stray_writes=max(stray, state.stray_writes),
@@ -83,11 +83,11 @@ def _judge(draft: Draft, said: Answer, state: Monitoring) -> None:
     _pass(draft)
 
 
-def _failed(draft: Draft, state: Monitoring) -> None:
+def _failed(draft: Draft, state: MonitoringStatus) -> None:
     if draft.spec.monitoring.auto_switch_back and draft.status.plan and draft.status.plan.way_back:
         switch_back(draft, f"{state.failures} checks failed in a row")
     else:
-        draft.condition("MonitoringPassed", False, "Failed", f"{state.failures} checks failed in a row")
+        draft.condition("MonitoringPassed", "False", "Failed", f"{state.failures} checks failed in a row")
         draft.stall(StallReason.MONITORING_FAILED, f"{state.failures} checks failed in a row; {draft.target} serves")
 
 

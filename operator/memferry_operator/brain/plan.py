@@ -6,12 +6,21 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Final
 
+from memferry.manifest.status import Phase, StallReason
 from memferry_operator.actions import Action, AddFinalizer, FlagNewerStatus
-from memferry_operator.brain import commands, copying, decommission, monitoring, rebuild, rest, setup, switch, validation
+from memferry_operator.brain import (
+    commands,
+    copying,
+    decommission,
+    monitoring,
+    rebuild,
+    rest,
+    setup,
+    switch,
+    validation,
+)
 from memferry_operator.brain.draft import TERMINAL, Draft
 from memferry_operator.observed import Observed
-from memferry_operator.reasons import StallReason
-from memferry_operator.status import Phase
 
 _STEPS: Final[Mapping[Phase, Callable[[Draft], None]]] = {
     "Pending": setup.pending,

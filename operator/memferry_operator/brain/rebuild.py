@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from memferry.manifest.status import Handled, MigrationStatus, TrafficStatus
 from memferry_operator.brain import times
 from memferry_operator.brain.draft import Draft
 from memferry_operator.observed import BindingState
 from memferry_operator.reasons import Reason
-from memferry_operator.status import Handled, Status, Traffic
 
 __all__ = ["rebuild"]
 
@@ -18,7 +18,7 @@ def rebuild(draft: Draft) -> None:
     """
     observed, binding = draft.observed, draft.observed.binding
     attempt = max((job.attempt for job in observed.jobs), default=0)
-    draft.status = Status(observed_generation=observed.generation, attempt=attempt)
+    draft.status = MigrationStatus(observed_generation=observed.generation, attempt=attempt)
     if observed.jobs or observed.results or draft.locked:
         key = f"{draft.spec.operation}:{draft.spec.operation_token}" if draft.spec.operation else ""
         draft.update(handled=Handled(retry_token=draft.spec.retry_token, operation_token=key))
@@ -43,7 +43,7 @@ def _traffic(draft: Draft, binding: BindingState) -> None:
     frozen, switched = binding.mode == "Frozen", binding.active == draft.target
     sequence = draft.observed.command.sequence if draft.observed.command else 0
     draft.update(
-        traffic=Traffic(
+        traffic=TrafficStatus(
             active=binding.active,
             revision=binding.revision,
             mode=binding.mode,

@@ -5,12 +5,12 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Final
 
+from memferry.manifest.status import PlanStatus, SecretKey, StallReason, TrafficStatus
 from memferry_operator import names
 from memferry_operator.actions import Emit, WriteBinding
 from memferry_operator.brain import hold, jobs, rest
 from memferry_operator.brain.draft import Draft
-from memferry_operator.reasons import Reason, StallReason
-from memferry_operator.status import Plan, SecretKey, Traffic
+from memferry_operator.reasons import Reason
 
 __all__ = ["parallel_setup", "pending"]
 
@@ -38,7 +38,7 @@ def pending(draft: Draft) -> None:
     if binding is not None:
         old = draft.traffic
         draft.update(
-            traffic=Traffic(
+            traffic=TrafficStatus(
                 active=binding.active,
                 revision=max(binding.revision, old.revision),
                 mode=binding.mode,
@@ -109,7 +109,7 @@ def parallel_setup(draft: Draft) -> None:
         draft.stall(*jobs.failure(draft, job))
         return
     found = draft.observed.results.get("plan", {})
-    plan = Plan(
+    plan = PlanStatus(
         hash=str(found.get("planHash", "")),
         secret_ref=SecretKey(name=names.result(draft.observed.name), key="plan.json"),
         records=found.get("records"),
@@ -119,7 +119,7 @@ def parallel_setup(draft: Draft) -> None:
         way_back=bool(found.get("wayBack")),
     )
     draft.update(plan=plan)
-    draft.condition("Planned", True, "Planned", f"{plan.records} records in {plan.shards} shards")
+    draft.condition("Planned", "True", "Planned", f"{plan.records} records in {plan.shards} shards")
     gaps = [f"{gap.get('name')} ({gap.get('records')})" for gap in found.get("gaps", [])]
     if gaps:
         draft.act(Emit("Normal", "GapsAccepted", f"records that lose something: {', '.join(gaps)[:900]}"))

@@ -132,7 +132,7 @@ def begin_return(draft: Draft, why: str) -> None:
     revision = max(draft.traffic.revision, binding.revision if binding else 0) + 1
     order(draft, "Journal", step="Returning", revision=revision, mode="Serving", active=home(draft), frozen_until=None)
     draft.act(Emit("Warning", "Returning", f"{home(draft)} serves again: {why}"))
-    draft.condition("TrafficSwitched", False, "Returned", why)
+    draft.condition("TrafficSwitched", "False", "Returned", why)
 
 
 def drive(draft: Draft, binding: BindingState) -> None:
@@ -231,7 +231,7 @@ def _serving(draft: Draft, binding: BindingState, said: Answer | None) -> None:
         millis = round((draft.now - begun).total_seconds() * 1000) if begun else None
         at = times.text(draft.now)
         draft.update_traffic(step="Settled", switched_at=at, write_freeze_millis=millis, command="", returns=0)
-        draft.condition("TrafficSwitched", True, "Switched", f"{away(draft)} serves, writes waited {millis} ms")
+        draft.condition("TrafficSwitched", "True", "Switched", f"{away(draft)} serves, writes waited {millis} ms")
         draft.act(Emit("Normal", "Switched", f"{away(draft)} serves, writes waited {millis} ms"))
 
 

@@ -6,11 +6,11 @@ import hashlib
 from datetime import timedelta
 from typing import Final
 
+from memferry.manifest.status import Approval, StallReason, SyncStatus
 from memferry_operator.brain import hold, jobs, steps, times
 from memferry_operator.brain.draft import Draft
 from memferry_operator.observed import Answer, BindingState, Job
-from memferry_operator.reasons import Reason, StallReason
-from memferry_operator.status import Approval, Sync
+from memferry_operator.reasons import Reason
 
 __all__ = ["approved", "ensure_worker", "synced", "traffic_switch"]
 
@@ -70,7 +70,7 @@ def _prepare(draft: Draft, binding: BindingState) -> None:
     draft.wake(timedelta(seconds=5))
     forward = draft.traffic.direction == "Forward"
     if draft.traffic.command != "Pass":
-        draft.update(sync=Sync(direction=draft.traffic.direction))
+        draft.update(sync=SyncStatus(direction=draft.traffic.direction))
         steps.order(draft, "Pass", step="Preparing", mode=binding.mode, active=binding.active)
     said = steps.answer(draft)
     if said is not None and not said.done:
@@ -80,7 +80,7 @@ def _prepare(draft: Draft, binding: BindingState) -> None:
         synced(draft, said)
     if draft.stalled in _STICKY:
         return
-    sync = draft.status.sync or Sync()
+    sync = draft.status.sync or SyncStatus()
     ready = approved(draft, "Cutover") if forward else True
     if not sync.pass_:
         draft.going(Reason.SYNCING if forward else Reason.SWITCHING_BACK, "no pass has ended yet")
@@ -108,14 +108,14 @@ def _pass_failed(draft: Draft, said: Answer, reason: StallReason) -> None:
 
 def synced(draft: Draft, said: Answer) -> None:
     """Takes over what a pass says."""
-    old, body = draft.status.sync or Sync(), said.body
+    old, body = draft.status.sync or SyncStatus(), said.body
     if int(body.get("pass") or 0) <= old.pass_:
         return
     changed = int(body.get("changed") or 0)
     pass_secs, verify_secs = float(body.get("passSecs") or 0), float(body.get("verifySecs") or 0)
     shrinks = not old.pass_ or changed < old.changed * 0.9
     draft.update(
-        sync=Sync(
+        sync=SyncStatus(
             pass_=int(body["pass"]),
             direction=draft.traffic.direction,
             changed=changed,
@@ -128,7 +128,7 @@ def synced(draft: Draft, said: Answer) -> None:
     )
 
 
-def _fits(draft: Draft, sync: Sync) -> bool:
+def _fits(draft: Draft, sync: SyncStatus) -> bool:
     """No freeze begins unless its passes and their verification fit in half of what is allowed."""
     limit = times.duration(draft.spec.cutover.max_write_freeze).total_seconds() / 2
     return sync.predicted_freeze_secs is not None and sync.predicted_freeze_secs <= limit
@@ -154,9 +154,9 @@ def approved(draft: Draft, what: str) -> bool:
     draft.update(approval=Approval.model_validate({"token": wanted, "for": what}))
     if given != wanted:
         draft.going(Reason.APPROVAL_REQUIRED, f"{field} must be {wanted}")
-        draft.condition("ApprovalRequired", True, what, f"{field} must be {wanted}")
+        draft.condition("ApprovalRequired", "True", what, f"{field} must be {wanted}")
         return False
-    draft.condition("ApprovalRequired", False, "Approved")
+    draft.condition("ApprovalRequired", "False", "Approved")
     earliest = times.instant(draft.spec.cutover.not_before)
     if what == "Cutover" and earliest is not None and draft.now < earliest:
         draft.going(Reason.TOO_EARLY, f"not before {draft.spec.cutover.not_before}")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from memferry.manifest.status import SecretKey, ValidationStatus
 from memferry_operator import names
 from memferry_operator.brain import copying, hold, jobs, switch
 from memferry_operator.brain.draft import Draft
 from memferry_operator.reasons import Reason
-from memferry_operator.status import SecretKey, Validation
 
 __all__ = ["validation"]
 
@@ -28,11 +28,11 @@ def validation(draft: Draft) -> None:
     _report(draft)
     if not job.complete:
         reason, message = jobs.failure(draft, job)
-        draft.condition("DataValidated", False, str(reason), message)
+        draft.condition("DataValidated", "False", str(reason), message)
         draft.stall(reason, message)
         return
-    done = draft.status.validation or Validation()
-    draft.condition("DataValidated", True, "Verified", f"{done.compared:,} records compared, all as expected")
+    done = draft.status.validation or ValidationStatus()
+    draft.condition("DataValidated", "True", "Verified", f"{done.compared:,} records compared, all as expected")
     if draft.spec.stop_after == "Validation":
         draft.enter("Succeeded", Reason.REHEARSED, "stopped after the validation, as asked")
     elif switched:
@@ -46,7 +46,7 @@ def _report(draft: Draft) -> None:
     counts = found.get("verify", found)
     names_of = ("compared", "missing", "extra", "different", "foreign")
     draft.update(
-        validation=Validation(
+        validation=ValidationStatus(
             **{name: int(counts.get(name) or 0) for name in names_of},
             report_ref=SecretKey(name=names.result(draft.observed.name), key="verify.json"),
         ),
