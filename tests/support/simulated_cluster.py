@@ -179,17 +179,18 @@ class World:
                     )
             case PatchJob():
                 if action.name in self.jobs:
-                    changes = {"suspended": action.suspend, "parallelism": action.parallelism}
-                    self.jobs[action.name] = dataclasses.replace(self.jobs[action.name], **changes)
+                    job = self.jobs[action.name]
+                    suspended, parallelism = action.suspend, action.parallelism
+                    self.jobs[action.name] = dataclasses.replace(job, suspended=suspended, parallelism=parallelism)
             case ExpireJob(name):
                 if name in self.jobs:
                     self.jobs[name] = dataclasses.replace(self.jobs[name], expires=True)
             case DeleteJob(name):
-                job = self.jobs.pop(name, None)
-                if job:
+                ended = self.jobs.pop(name, None)
+                if ended:
                     self.pods = {
                         n: dataclasses.replace(p, deleting=True)
-                        if (p.role, p.attempt) == (job.role, job.attempt)
+                        if (p.role, p.attempt) == (ended.role, ended.attempt)
                         else p
                         for n, p in self.pods.items()
                     }

@@ -146,7 +146,7 @@ class Draft:
         """The actions in the order in which they are done: the status first, what it announces after it."""
         wakes = [a for a in self.actions if isinstance(a, WakeAt)]
         emits = [a for a in self.actions if isinstance(a, Emit)]
-        first = [a for a in self.actions if isinstance(a, AddFinalizer | FlagNewerStatus)]
+        first: list[Action] = [a for a in self.actions if isinstance(a, AddFinalizer | FlagNewerStatus)]
         rest = [a for a in self.actions if not isinstance(a, _FREE)]
         if self.status != self.observed.status:
             first.append(WriteStatus(self.status))

@@ -33,32 +33,34 @@ def held(draft: Draft) -> bool:
     if binding is None:
         draft.stall(StallReason.BINDING_MISSING, "the MemoryBinding is gone")
         return False
-    step = draft.traffic.step
-    if draft.spec.suspend or draft.stalled or step == "Returning":
-        if rest.thawed(draft):
-            draft.act(*(DeleteJob(j.name) for j in draft.observed.jobs if not j.ended and not j.deleting))
-            if not draft.stalled and not draft.spec.suspend:
-                draft.stall(StallReason.FREEZE_RETURNED, "the freeze was given back; retryToken begins again")
+    if draft.spec.suspend or draft.stalled or draft.traffic.step in {"Returning", "Settled"}:
+        _given_back(draft)
         return False
-    if step == "Settled":
-        if draft.traffic.returns:
-            draft.stall(StallReason.FREEZE_RETURNED, "the freeze was given back; retryToken begins again")
-        else:
-            draft.enter("Pending", Reason.QUEUED, "the application has written meanwhile, the copy begins again")
-        return False
-    if step == "Preparing":
+    if draft.traffic.step == "Preparing":
         draft.going(Reason.FREEZING, "waits for the switch worker")
         switch.ensure_worker(draft)
         if steps.alive(draft):
             steps.begin_freeze(draft, binding, draft.now + _WINDOW)
-        return False
-    if step == "Freezing":
+    elif draft.traffic.step == "Freezing":
         draft.going(Reason.FREEZING, "clients finish what is in flight")
         steps.drive(draft, binding)
     if draft.traffic.step != "Frozen":
         return False
     _extend(draft)
     return True
+
+
+def _given_back(draft: Draft) -> None:
+    """The application serves again, so what was copied is no longer all there is."""
+    if not rest.thawed(draft):
+        return
+    draft.act(*(DeleteJob(j.name) for j in draft.observed.jobs if not j.ended and not j.deleting))
+    if draft.spec.suspend or draft.stalled:
+        return
+    if draft.traffic.returns:
+        draft.stall(StallReason.FREEZE_RETURNED, "the freeze was given back; retryToken begins again")
+    else:
+        draft.enter("Pending", Reason.QUEUED, "the application has written meanwhile, the copy begins again")
 
 
 def _extend(draft: Draft) -> None:

@@ -141,33 +141,40 @@ def drive(draft: Draft, binding: BindingState) -> None:
     step = draft.traffic.step
     if binding.revision > draft.traffic.revision:
         _overtaken(draft, binding)
-        return
-    if step == "Returning":
+    elif step == "Returning":
         _returning(draft, binding)
-        return
-    said = answer(draft)
-    if step == "Serving":
-        _serving(draft, binding, said)
-        return
+    elif step == "Serving":
+        _serving(draft, binding, answer(draft))
+    elif _in_time(draft) and (said := answer(draft)) is not None:
+        _go_on(draft, binding, said)
+
+
+def _in_time(draft: Draft) -> bool:
+    """Whether the freeze may last; gives it back where not."""
     until = times.instant(draft.traffic.frozen_until)
-    if until is not None and draft.now > until - _margin(draft):
-        begin_return(draft, f"{step} was not done in time")
-    elif said is None:
-        return
-    elif not said.done:
+    if until is None or draft.now <= until - _margin(draft):
+        return True
+    begin_return(draft, f"{draft.traffic.step} was not done in time")
+    return False
+
+
+def _go_on(draft: Draft, binding: BindingState, said: Answer) -> None:
+    """From one step of a freeze to the next."""
+    step, revision = draft.traffic.step, draft.traffic.revision
+    if not said.done:
         _failed(draft, said)
     elif step == "FinalPass":
         _final_pass(draft, said)
-    elif until is None:
+    elif draft.traffic.frozen_until is None:
         draft.update_traffic(frozen_until=times.text(draft.now + _freeze(draft)))
-    elif _shown(draft, binding) and _all(draft, binding):
-        if step == "Freezing" and draft.traffic.direction == "Forward" and draft.spec.strategy == "Offline":
-            draft.update_traffic(step="Frozen")
-        elif step == "Freezing":
-            order(draft, "FinalPass", step="FinalPass")
-        else:
-            revision = draft.traffic.revision + 1
-            order(draft, "Journal", step="Serving", revision=revision, mode="Serving", frozen_until=None)
+    elif not (_shown(draft, binding) and _all(draft, binding)):
+        return
+    elif step == "Flipping":
+        order(draft, "Journal", step="Serving", revision=revision + 1, mode="Serving", frozen_until=None)
+    elif draft.traffic.direction == "Forward" and draft.spec.strategy == "Offline":
+        draft.update_traffic(step="Frozen")
+    else:
+        order(draft, "FinalPass", step="FinalPass")
 
 
 def _freeze(draft: Draft) -> timedelta:
