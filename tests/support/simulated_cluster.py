@@ -244,6 +244,8 @@ class World:
             return self._switch(pod_name)
         code = self.exits.get(job.role, []).pop(0) if self.exits.get(job.role) else 0
         self.results[job.role] = self._result(job.role) if code == 0 else {"error": {"code": "gap", "message": "no"}}
+        if job.role == "transfer" and not code:
+            self._carry("a")
         failure = {0: None, 42: "FailedIndexes", 43: "PodFailurePolicy"}.get(code, "BackoffLimitExceeded")
         self.pods[pod_name] = dataclasses.replace(pod, phase="Failed" if code else "Succeeded", exit_code=code)
         self.jobs[job.name] = dataclasses.replace(
@@ -280,18 +282,24 @@ class World:
                 done, body = False, dict(self.journal)
         elif command.verb == "Pass":
             self.passes += 1
-            side = self.serving()
-            self.carried |= {f"{app.name}:{n}" for app in self.apps for s, n in app.written if s == side}
+            self._carry(self.serving())
             body = {"pass": self.passes, "changed": 1, "passSecs": self.pass_secs, "verifySecs": self.pass_secs}
         elif command.verb == "FinalPass":
             body = self.final_pass.pop(0) if self.final_pass else {"changed": 0, "missing": 0, "different": 0}
             done = body.pop("done", True)
             if done:
-                side = self.binding.active if self.binding else "a"
-                self.carried |= {f"{app.name}:{n}" for app in self.apps for s, n in app.written if s == side}
+                self._carry(self.serving())
         elif command.verb == "Probe":
             body = {"reachable": {"source": True, "target": True}, "strayWrites": []}
         return Answer(command.sequence, command.verb, done, code="" if done else "books", message="", body=body)
+
+    def _carry(self, side: str) -> None:
+        self.carried |= {f"{app.name}:{n}" for app in self.apps for s, n in app.written if s == side}
+
+    def lost(self) -> set[str]:
+        """Writes to the side that does not serve which the serving side does not have."""
+        side = self.serving()
+        return {f"{app.name}:{n}" for app in self.apps for s, n in app.written if s != side} - self.carried
 
     def clients(self) -> bool:
         """Every client that hears reads the binding and acknowledges."""
@@ -307,8 +315,13 @@ class World:
     def write(self) -> None:
         """Every client that may, writes."""
         for app in self.apps:
-            if app.mode == "Serving" and not app.silent:
+            if app.mode == "Serving":
                 app.written.append((app.active, len(app.written)))
+
+    def job(self, role: str) -> Job | None:
+        """The newest Job of a role."""
+        found = [job for job in self.jobs.values() if job.role == role]
+        return max(found, key=lambda job: job.attempt, default=None)
 
     def serving(self) -> str:
         return self.binding.active if self.binding else "a"
@@ -336,7 +349,7 @@ class World:
     # invariants
 
     def check(self) -> None:
-        sides = {app.active for app in self.apps if app.mode == "Serving" and not app.silent}
+        sides = {app.active for app in self.apps if app.mode == "Serving"}
         assert len(sides) <= 1, f"two sides serve: {sides}"
 
     def at_rest(self) -> None:
@@ -346,6 +359,7 @@ class World:
             if self.binding:
                 assert self.binding.mode == "Serving", "frozen at rest"
                 assert self.binding.locked_by_uid == "", "the binding is still held"
+        assert not self.lost(), f"lost: {self.lost()}"
 
     def run(
         self,
