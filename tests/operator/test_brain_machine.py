@@ -11,7 +11,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from memferry_operator.brain.draft import TERMINAL
 from support.simulated_cluster import World
 
-SPECS = st.sampled_from(["Offline", "Online"])
+SPECS = st.sampled_from(["Online", "Offline"])
+OFTEN = st.sampled_from([False, False, False, True])
 
 
 class Machine(RuleBasedStateMachine):
@@ -19,8 +20,19 @@ class Machine(RuleBasedStateMachine):
 
     world: World
 
-    @initialize(strategy=SPECS, bound=st.booleans(), way_back=st.booleans(), delete=st.booleans(), auto=st.booleans())
-    def begin(self, *, strategy: str, bound: bool, way_back: bool, delete: bool, auto: bool) -> None:
+    @initialize(
+        strategy=SPECS,
+        bound=st.sampled_from([True, True, False]),
+        way_back=st.booleans(),
+        delete=st.booleans(),
+        auto=st.booleans(),
+        warm=st.sampled_from([18, 8, 10, 12, 14, 16, 20, 25, 30, 0]),
+        silent=st.sampled_from([0, 1, 2]),
+    )
+    def begin(
+        self, *, strategy: str, bound: bool, way_back: bool, delete: bool, auto: bool, warm: int, silent: int
+    ) -> None:
+        """Begins with a part of an undisturbed life: the interesting states lie deep."""
         spec = {
             "strategy": strategy,
             "monitoring": {"duration": "20s", "interval": "5s", "autoSwitchBack": auto},
@@ -28,20 +40,29 @@ class Machine(RuleBasedStateMachine):
         }
         self.world = World(spec=spec, bound=bound, way_back=way_back)
         self.tokens = 0
+        self.everybody(rounds=warm)
+        for app in self.world.apps[silent:]:
+            app.silent = True
 
     @rule(kill_before=st.integers(0, 6))
     def reconcile(self, kill_before: int) -> None:
         begun = len(self.world.log)
         self.world.reconcile(lambda n: kill_before < 6 and n - begun >= kill_before)
 
-    @rule(rounds=st.integers(1, 12))
+    @rule(rounds=st.integers(1, 30))
+    def goes_on(self, rounds: int) -> None:
+        self.everybody(rounds)
+
+    @rule(rounds=st.integers(1, 5))
     def everybody(self, rounds: int) -> None:
         for _ in range(rounds):
             self.world.write()
             self.world.reconcile()
             self.world.workers()
             self.world.clients()
+            self.world.approve()
             self.world.now += timedelta(seconds=1)
+            self.world.check()
 
     @rule()
     def workers(self) -> None:
@@ -94,15 +115,17 @@ class Machine(RuleBasedStateMachine):
         self.tokens += 1
         self.world.edit(retryToken=str(self.tokens))
 
-    @rule()
-    def status_is_lost(self) -> None:
-        self.world.status, self.world.version = type(self.world.status)(), self.world.version + 1
+    @rule(really=OFTEN)
+    def status_is_lost(self, *, really: bool) -> None:
+        if really:
+            self.world.status, self.world.version = type(self.world.status)(), self.world.version + 1
 
     @precondition(lambda self: self.world.status.phase is not None)
-    @rule()
-    def delete(self) -> None:
-        self.world.deleting = self.world.finalizer
-        self.world.version += 1
+    @rule(really=OFTEN)
+    def delete(self, *, really: bool) -> None:
+        if really:
+            self.world.deleting = self.world.finalizer
+            self.world.version += 1
 
     @invariant()
     def one_side_serves(self) -> None:
