@@ -46,6 +46,7 @@ IN_A_CLUSTER: Final = frozenset(
         "spec.transfer.resources",
         "spec.transfer.nodeSelector",
         "spec.transfer.tolerations",
+        "spec.transfer.stateClaimName",
         "spec.validation.parity.k",
         "spec.cutover",
         "spec.monitoring",
@@ -168,8 +169,8 @@ def _known(path: str) -> str:
 
 def _of_backend(backend: MemoryBackend) -> list[str]:
     paths = [path for path, _ in _given(backend.spec, "spec")]
-    local_only = ("spec.claimName", "spec.caps.recordsPerSecond")
-    return [path for path in paths if path in local_only]
+    cluster_only = ("spec.claimName", "spec.runAs", "spec.caps.recordsPerSecond")
+    return sorted({one for path in paths for one in cluster_only if path == one or path.startswith(f"{one}.")})
 
 
 def _store(manifest: Manifest, migration: MemoryMigration, backend: MemoryBackend, side: str) -> StoreUrl:
@@ -183,7 +184,7 @@ def _store(manifest: Manifest, migration: MemoryMigration, backend: MemoryBacken
     options = {"profile": spec.profile} if spec.profile != "native" else {}
     if spec.identity:
         options["identity"] = spec.identity
-    if spec.distance != "cosine":
+    if spec.distance is not None and spec.distance != "cosine":
         options["distance"] = spec.distance
     if spec.tls and spec.tls.enabled:
         options["tls"] = "1"
