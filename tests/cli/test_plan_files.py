@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from memferry.model import Books, KindBooks
-from memferry.phases.migrate import judge
 from memferry.phases.plan import Options, Plan
+from memferry.phases.stages import judge
 from memferry.phases.verify import Verification
 from support.checker import differences, last_json, read_embedded, read_jsonl
 from support.cli import memferry

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Final, Literal
 
 from memferry._native import Batch, Keys, Mapper, join_halves, split_halves
-from memferry.backends.api import Documents, Target
+from memferry.backends.api import Documents, Target, is_lock
 from memferry.failpoints import failpoint
 from memferry.hybrid.source import Half, HybridSource, identity_of
 from memferry.model import Quarantined, Range, VectorSpec, inverted
@@ -48,7 +48,7 @@ class _HeldDocuments:
     def put(self, migration: str, key: str, value: str) -> None:
         """Writes a document."""
         self._documents.put(migration, key, value)
-        if key == "lock":
+        if is_lock(key):
             self.holder = migration
 
 
@@ -83,6 +83,7 @@ class HybridTarget:
         self._looked_for: str | None = None
         self._doubtful = False
         self.ordered = graph.ordered
+        self.fences = graph.fences
         self.documents = _HeldDocuments(graph.documents)
         self.identity = identity or identity_of(graph.identity, vectors.identity)
 

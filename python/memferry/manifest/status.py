@@ -328,6 +328,8 @@ class MonitoringStatus(_Part):
     """The last one."""
     stray_writes: Count = 0
     """Writes to the source since the switch."""
+    client_errors: Count = 0
+    """Errors that clients have reported since the switch."""
 
 
 class Handled(_Part):

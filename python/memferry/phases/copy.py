@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from typing import Final
 
 from memferry._native import Batch, Keys, Mapper, classify, gathered
 from memferry.backends.api import Reader, Source, Target, as_foreign
-from memferry.errors import StoreError
+from memferry.errors import StoreError, TransientError
 from memferry.failpoints import failpoint
 from memferry.ledger import Ledger, RangeState
-from memferry.model import CONFLICT, CREATE, EXISTING, UNCHANGED, UPDATE, Quarantined, Range, inverted, rows_with
+from memferry.model import CONFLICT, CREATE, EXISTING, UNCHANGED, UPDATE, Books, Quarantined, Range, inverted, rows_with
 from memferry.phases.gather import Gathered
 from memferry.phases.plan import Options, Plan, Progress, Stop
 from memferry.phases.reading import LOOK_UP_SECS, read_page
@@ -18,7 +21,35 @@ from memferry.phases.transform import Transform
 from memferry.profiles import load_mapper
 from memferry.retry import retrying
 
-__all__ = ["run_copy"]
+__all__ = ["Booked", "Pace", "copy_ranges"]
+
+Booked = Callable[[Books, Books], None]
+"""Called with the counts of a range before a page and after it."""
+
+_WAIT_SECS: Final = 600.0
+"""How long ranges of other workers may stand still before a worker that needs them gives up."""
+_POLL_SECS: Final = 1.0
+
+
+class Pace:
+    """Holds a rate, shared by all threads."""
+
+    def __init__(self, per_second: float | None, stop: Stop) -> None:
+        self._per_second = per_second
+        self._stop = stop
+        self._lock = threading.Lock()
+        self._next = time.monotonic()
+
+    def take(self, records: int) -> None:
+        """Waits until so many more records are due."""
+        if self._per_second is None:
+            return
+        with self._lock:
+            now = time.monotonic()
+            wait_secs = self._next - now
+            self._next = max(self._next, now) + records / self._per_second
+        if wait_secs > 0:
+            self._stop.wait(wait_secs)
 
 
 class _Copy:
@@ -34,7 +65,9 @@ class _Copy:
         progress: Progress,
         stop: Stop,
         *,
-        resumed: bool,
+        fresh: bool,
+        done: int,
+        expected: int,
     ) -> None:
         self.plan = plan
         self.source = source
@@ -45,13 +78,16 @@ class _Copy:
         self.progress = progress
         self.stop = stop
         # A target that was empty and has no page of ours yet: nothing can be there, so nothing is looked for.
-        self.fresh = plan.target_records == 0 and not resumed
+        self.fresh = fresh
+        self.pace = Pace(options.max_records_per_second, stop)
         self.transform = Transform(plan.transform, plan.accept)
         self.repeated = Keys()
         self.repeated.add_identities(list(plan.repeated))
         self.documents: Mapper = load_mapper("native", "document")
-        self.done = ledger.books().total("read")
+        self.done = done
+        self.expected = expected
         self.lock = threading.Lock()
+        self.booked: Booked = lambda *_: None
 
     def range(self, part: Range) -> None:
         """Copies one range from where the ledger says."""
@@ -70,7 +106,7 @@ class _Copy:
             before = state
             state = retrying(lambda before=before: self.page(part, reader, before))  # type: ignore[misc]
             with self.lock:
-                self.progress("copy", self.done, self.plan.rows)
+                self.progress("copy", self.done, self.expected)
 
     def page(self, part: Range, reader: Reader, before: RangeState) -> RangeState:
         """Copies one page and books it; the state after it."""
@@ -107,6 +143,8 @@ class _Copy:
         failpoint("committed")
         with self.lock:
             self.done += page.read
+            self.booked(before.books, books)
+        self.pace.take(page.read)
         return state
 
     def write(self, part: Range, records: Batch, state: RangeState) -> list[Quarantined]:
@@ -198,39 +236,72 @@ class _Copy:
             setattr(books, column, getattr(books, column) + sign * gathered(records))
 
 
-def run_copy(
+def copy_ranges(
     plan: Plan,
     source: Source,
     target: Target,
     ledger: Ledger,
     options: Options,
+    ranges: Sequence[Range],
     *,
     progress: Progress = lambda *_: None,
     stop: Stop | None = None,
     resumed: bool = False,
+    booked: Booked = lambda *_: None,
 ) -> None:
-    """Copies every range that the ledger does not call done.
+    """Copies those of `ranges` that the ledger does not call done.
+
+    Where kinds come one after another, ranges of other workers are waited for.
 
     Args:
-        plan: What to copy.
+        plan: What they are of.
         source: Where from.
         target: Where to.
         ledger: Holds the lock; says what is done.
         options: What the user chose.
+        ranges: All ranges of the plan, or those of a shard.
         progress: Called after every page.
         stop: Checked between pages.
-        resumed: The plan is from an earlier process; others may have written since.
+        resumed: A page of ours may be there; others may have written since.
+        booked: Called after every page.
 
     Raises:
         MemferryError: `interrupted`, or what a store raised when retries ran out.
     """
     stop = stop or Stop()
-    copy = _Copy(plan, source, target, ledger, options, progress, stop, resumed=resumed)
+    chosen = {part.number for part in ranges}
+    counts = plan.range_rows or (0,) * len(plan.ranges)
+    expected = plan.rows if len(chosen) == len(plan.ranges) else sum(counts[number] for number in chosen)
+    done = retrying(ledger.states).items()
+    read = sum(state.books.total("read") for number, state in done if number in chosen)
+    fresh = plan.target_records == 0 and not resumed
+    copy = _Copy(plan, source, target, ledger, options, progress, stop, fresh=fresh, done=read, expected=expected)
+    copy.booked = booked
+    earlier: set[int] = set()
     for stage in _stages(plan, target):
-        _run_stage(copy, stage, options.parallelism, stop)
-    failpoint("before-finish")
-    retrying(lambda: target.finish(plan.migration, list(plan.ranges)))
-    failpoint("after-finish")
+        mine = [part for part in stage if part.number in chosen]
+        if mine:
+            _wait_for(copy, earlier)
+            _run_stage(copy, mine, options.parallelism, stop)
+        earlier |= {part.number for part in stage} - chosen
+
+
+def _wait_for(copy: _Copy, numbers: set[int]) -> None:
+    """Waits until other workers have done their ranges."""
+    left, moved = len(numbers) + 1, time.monotonic()
+    while numbers:
+        states = retrying(copy.ledger.states)
+        waiting = sum(not states[number].done for number in numbers if number in states)
+        waiting += sum(number not in states for number in numbers)
+        if not waiting:
+            return
+        copy.stop.check()
+        if waiting < left:
+            left, moved = waiting, time.monotonic()
+        elif time.monotonic() - moved > _WAIT_SECS:
+            message = f"{waiting} ranges of other shards have to be copied first, and do not move"
+            raise TransientError("unavailable", message)
+        copy.stop.wait(_POLL_SECS)
 
 
 def _stages(plan: Plan, target: Target) -> list[list[Range]]:

@@ -61,6 +61,7 @@ class Options:
         parity: How many searches both ends are asked for comparison, after the proof; 0 for none.
         min_recall: Not proven if the target finds less than this share of the nearest neighbours.
         transform: Which records go on, and how.
+        max_records_per_second: No faster than this, on the whole.
     """
 
     accept: tuple[str, ...] = ()
@@ -75,6 +76,7 @@ class Options:
     parity: int = 0
     min_recall: float | None = None
     transform: Decisions = field(default_factory=Decisions)
+    max_records_per_second: float | None = None
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,7 @@ class Plan:
         transform: Which records go on, and how.
         passing: Records that the mapping and `where` let through.
         duplicates: Records that say the same.
+        range_rows: Raw rows of each range; none in a plan of an older memferry.
     """
 
     migration: str
@@ -135,6 +138,7 @@ class Plan:
     transform: Decisions = field(default_factory=Decisions)
     passing: int = 0
     duplicates: Duplicates = field(default_factory=Duplicates)
+    range_rows: tuple[int, ...] = ()
     format: Literal[1] = 1
 
     @property
@@ -167,6 +171,7 @@ class Plan:
         value["repeated"] = tuple((kind, identity) for kind, identity in value["repeated"])
         value["accept"] = tuple(value["accept"])
         value["vectors"] = tuple(VectorSpec(**v) for v in value["vectors"])
+        value["range_rows"] = tuple(value.get("range_rows", ()))
         if "transform" in value:
             value["transform"] = Decisions.from_json(value["transform"])
             value["duplicates"] = Duplicates.from_json(value["duplicates"])
@@ -211,6 +216,7 @@ def _cut(source: Source, *, ordered: bool) -> list[Range]:
 class _Scan:
     books: Books = field(default_factory=Books)
     rows: int = 0
+    range_rows: dict[int, int] = field(default_factory=dict)
     size_bytes: int = 0
     gaps: dict[str, Gap] = field(default_factory=dict)
     vectors: dict[tuple[str, int, int], int] = field(default_factory=dict)
@@ -270,6 +276,7 @@ def make_plan(
             gaps = target.gaps(applied.records)
             with lock:
                 scan.rows += page.read
+                scan.range_rows[part.number] = scan.range_rows.get(part.number, 0) + page.read
                 scan.size_bytes += page.records.nbytes
                 scan.add_gaps(gaps)
                 scan.add_gaps(list(applied.lost))
@@ -311,6 +318,7 @@ def make_plan(
         transform=transform,
         passing=deciding.passing,
         duplicates=duplicates,
+        range_rows=tuple(scan.range_rows.get(part.number, 0) for part in ranges),
     )
     _refuse(plan, options)
     return plan

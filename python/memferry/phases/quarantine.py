@@ -14,7 +14,8 @@ from memferry.backends.api import Source, Target
 from memferry.backends.jsonl import JsonlTarget
 from memferry.errors import RefusedError
 from memferry.failpoints import failpoint
-from memferry.ledger import LEASE_SECS, Ledger
+from memferry.ledger import Ledger
+from memferry.locks import LEASE_SECS
 from memferry.model import KINDS, Books, Quarantined, Range
 from memferry.phases.migrate import Result, verify_only
 from memferry.phases.plan import Options, Plan, Progress, Stop, migration_id

@@ -91,6 +91,7 @@ class Neo4jPlainTarget:
     native = False
     resume: Literal["page", "range"] = "page"
     ordered = True
+    fences = False
 
     def __init__(self, url: StoreUrl, accepted: tuple[str, ...] = (), scratch: Path | None = None) -> None:
         if url.key is None:

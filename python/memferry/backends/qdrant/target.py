@@ -44,6 +44,7 @@ class QdrantTarget:
     backend = "qdrant"
     resume: Literal["page", "range"] = "page"
     ordered = False
+    fences = False
 
     def __init__(
         self,
