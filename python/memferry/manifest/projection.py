@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Final, Literal
 from urllib.parse import quote, urlencode
 
-from memferry.manifest.model import Backend, Credential
+from memferry.manifest.backend import Backend, Credential
 
 __all__ = ["Lookup", "NotThereError", "secret_data"]
 
