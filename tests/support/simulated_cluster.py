@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
+from memferry.manifest import Backend, Migration
+from memferry.manifest.model import Binding
+from memferry.manifest.status import MigrationStatus
 from memferry_operator import names
 from memferry_operator.actions import (
     Action,
@@ -29,10 +32,6 @@ from memferry_operator.actions import (
 from memferry_operator.brain import plan
 from memferry_operator.brain.draft import TERMINAL
 from memferry_operator.observed import Answer, BindingState, Client, Command, Job, Observed, Pod, Progress, WorkerLease
-
-from memferry.manifest import Backend, Migration
-from memferry.manifest.model import Binding
-from memferry.manifest.status import MigrationStatus
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 UID = "uid-1"
