@@ -21,6 +21,7 @@ install: $(VENV)/.installed ## Make the virtual environment
 
 build: install ## Build the extension in release mode
 	maturin develop --release --uv --quiet
+	uv pip install --quiet --python $(BIN)/python --editable operator
 
 demo: build ## Move the demo store, killed once half-way, resumed and proven
 	python examples/demo.py
@@ -30,7 +31,7 @@ lint: build ## Formatting, lints, types, stubs, layers, licences
 	cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
 	ruff format --check --quiet .
 	ruff check --quiet .
-	mypy python/memferry tests examples benchmarks
+	mypy python/memferry operator/memferry_operator tests examples benchmarks
 	python -m mypy.stubtest memferry._native --allowlist .stubtest-allowlist
 	lint-imports
 	$(MAKE) --no-print-directory deny

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,8 @@ def _allowed(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
         text = f"at most {schema['maxProperties']} texts by key"
     elif kind == "string":
         words = ALLOWED[schema["pattern"]] if "pattern" in schema else "text"
-        text = f"{words}, at most {schema['maxLength']:,} characters"
+        bounds = [rule["message"].removeprefix("allowed: ") for rule in schema.get("x-kubernetes-validations", ())]
+        text = f"{words}, {bounds[0]}" if bounds else f"{words}, at most {schema['maxLength']:,} characters"
     return text
 
 
@@ -74,7 +76,22 @@ def _table(model: type[BaseModel]) -> str:
     head = "| field | allowed | default | meaning |\n|---|---|---|---|\n"
     spec = schema["properties"].get("spec") or schema["properties"]["data"]
     rows = _rows(_of(spec, definitions), "spec.", definitions)
-    return head + "\n".join(rows) + "\n"
+    return head + "\n".join(rows) + "\n" + _rules(_of(spec, definitions), "spec", definitions)
+
+
+def _rules(schema: dict[str, Any], path: str, definitions: dict[str, Any]) -> str:
+    """What fields must fulfil together, a line for each."""
+    lines = [f"- `{where}`: {text}\n" for where, text in dict.fromkeys(_each_rule(schema, path, definitions))]
+    return "\n" + "".join(lines) if lines else ""
+
+
+def _each_rule(schema: dict[str, Any], path: str, definitions: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    for rule in schema.get("x-kubernetes-validations", ()) if "properties" in schema else ():
+        yield f"{path}{rule.get('fieldPath', '')}", rule["message"]
+    for name, field in schema.get("properties", {}).items():
+        yield from _each_rule(_of(field, definitions), f"{path}.{name}", definitions)
+    if "items" in schema:
+        yield from _each_rule(_of(schema["items"], definitions), f"{path}[]", definitions)
 
 
 def filled(page: str) -> str:

@@ -9,12 +9,12 @@ from typing import Final, cast
 import typer
 from stamina.instrumentation import set_on_retry_hooks
 
-from memferry.cli import doctor, manifests, moves, stores, worker
+from memferry.cli import bindings, doctor, manifests, moves, stores, worker
 from memferry.cli.common import app
 from memferry.cli.console import failure, print_json, tell_retry
 from memferry.errors import RefusedError
 
-__all__ = ["app", "doctor", "manifests", "moves", "run", "stores", "worker"]
+__all__ = ["app", "bindings", "doctor", "manifests", "moves", "run", "stores", "worker"]
 
 _UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__base__)
 """What typer raises for any command line that cannot be read; only this subclass of it has a public name."""

@@ -1,4 +1,4 @@
-"""Verbs with a manifest: apply, manifest schema."""
+"""Verbs with a manifest: apply, manifest schema, manifest crds."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from memferry.cli.local import Local, local
 from memferry.cli.several import One, migrate_all, migrate_one
 from memferry.errors import MemferryError, RefusedError
 from memferry.manifest import KINDS, Manifest, load_manifest, read_manifest
+from memferry.manifest.crd import crds_text
 
 manifest_app = typer.Typer(help="What a manifest may say.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(manifest_app, name="manifest")
@@ -107,3 +108,12 @@ def schema(
         return 0
 
     guard(work, as_json=False)
+
+
+@manifest_app.command("crds")
+def crds() -> None:
+    """Writes the custom resource definitions to stdout.
+
+    Example: memferry manifest crds | kubectl apply -f -
+    """
+    sys.stdout.write(crds_text())

@@ -1,0 +1,111 @@
+"""The operator as a process against the API tier, with stand-in or real workers."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from testbed.kubernetes.api_tier import ApiTier
+from testbed.process import ManagedProcess
+from testbed.wait import until
+
+__all__ = ["Operator", "migration", "server", "standin"]
+
+HERE = Path(__file__).parent
+
+
+class Operator:
+    """One operator process."""
+
+    def __init__(
+        self, tier: ApiTier, folder: Path, *, namespace: str, name: str = "operator-0", **settings: str
+    ) -> None:
+        environment: dict[str, str | None] = {
+            f"MEMFERRY_OPERATOR_{key.upper()}": value for key, value in settings.items()
+        }
+        environment |= {
+            "KUBECONFIG": str(tier.kubeconfig),
+            "MEMFERRY_OPERATOR_NAMESPACE": namespace,
+            "MEMFERRY_OPERATOR_WATCH_NAMESPACES": settings.get("watch_namespaces", namespace),
+            "MEMFERRY_OPERATOR_POD_NAME": name,
+            "MEMFERRY_OPERATOR_HTTP_HOST": "127.0.0.1",
+            "MEMFERRY_OPERATOR_HTTP_PORT": "0",
+        }
+        self.log_path = folder / f"{name}.log"
+        self.process = ManagedProcess(
+            name,
+            [str(Path(sys.executable).parent / "memferry-operator")],
+            log_path=self.log_path,
+            ready=lambda: '"serves health' in self.process.log_since_start(),
+            ready_deadline_secs=30,
+            env=environment,
+        )
+
+    def __enter__(self) -> Self:
+        self.process.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.process.kill9()
+
+    def restart(self) -> None:
+        """Dies and is started anew."""
+        self.process.kill9()
+        self.process.start()
+
+    @property
+    def url(self) -> str:
+        """Where health and metrics are."""
+        found = re.findall(r'"address": "([^"]+)"', self.process.log_since_start())
+        return f"http://{found[-1]}"
+
+    def metrics(self) -> dict[str, float]:
+        """Every sample by its name with labels."""
+        lines = httpx.get(f"{self.url}/metrics", timeout=10).text.splitlines()
+        return {name: float(value) for name, _, value in (x.rpartition(" ") for x in lines if not x.startswith("#"))}
+
+    def logged(self, level: str) -> list[dict[str, Any]]:
+        """Lines of a level so far."""
+        lines = [json.loads(line) for line in self.log_path.read_text().splitlines() if line.startswith("{")]
+        return [line for line in lines if line["level"] == level]
+
+    def leads(self) -> None:
+        """Waits until it does."""
+        until(lambda: '"message": "leads"' in self.process.log_since_start(), what="a leader", deadline_secs=60)
+
+
+def standin(folder: Path, **behaviour: Any) -> dict[str, str]:
+    """Environment for a `LocalKubelet` whose `memferry` is the stand-in; call again to change the behaviour."""
+    folder.mkdir(parents=True, exist_ok=True)
+    program = folder / "memferry"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -S {HERE / "standin_worker.py"} "$@"\n')
+    program.chmod(0o755)
+    (folder / "standin.json.new").write_text(json.dumps(behaviour))
+    (folder / "standin.json.new").replace(folder / "standin.json")
+    return {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}", "STANDIN": str(folder / "standin.json")}
+
+
+def server(name: str) -> dict[str, Any]:
+    """A MemoryBackend that nobody connects to."""
+    spec = {"backend": "qdrant", "address": f"{name}:6334", "collection": name}
+    return resource("MemoryBackend", name, spec)
+
+
+def resource(kind: str, name: str, spec: dict[str, Any]) -> dict[str, Any]:
+    """A resource of ours."""
+    return {"apiVersion": "memferry.dev/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec}
+
+
+def migration(name: str, source: str = "a", target: str = "b", **spec: Any) -> dict[str, Any]:
+    """A MemoryMigration."""
+    ends = {"source": {"backendRef": {"name": source}}, "target": {"backendRef": {"name": target}}}
+    return resource("MemoryMigration", name, {**ends, **spec})
