@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -37,6 +38,9 @@ _PASSES: Final = frozenset({"busy", "fenced"})
 
 Folder = Annotated[Path, typer.Option(help="migration.yaml, secrets/NAME/KEY, config/NAME/KEY")]
 Claims = Annotated[Path, typer.Option(help="each claim under its name")]
+Mounts = Annotated[
+    list[Path] | None, typer.Option("--claim", help="a claim that is mounted elsewhere, in a folder of its name")
+]
 State = Annotated[Path, typer.Option(help="state directory")]
 
 
@@ -53,17 +57,31 @@ def _failed(error: MemferryError) -> dict[str, Any]:
     return {"error": {"code": error.code, "message": str(error), "hint": error.hint}}
 
 
+@dataclass(frozen=True)
+class _Places:
+    """Where a worker finds things."""
+
+    folder: Path
+    claims: Path
+    state: Path
+    mounts: list[Path] | None
+
+    def pod(self) -> Pod:
+        """What it is told."""
+        return Pod.of(self.folder, self.claims, mounts=self.mounts or ())
+
+
 Verb = Callable[[Work, Cluster], dict[str, Any]]
 
 
-def _run(verb: str, folder: Path, claims: Path, state: Path, work: Verb) -> None:
+def _run(verb: str, places: _Places, work: Verb) -> None:
     """Runs a verb under its heartbeat, writes its result, and exits."""
-    os.environ["MEMFERRY_STATE_DIR"] = str(state)
+    os.environ["MEMFERRY_STATE_DIR"] = str(places.state)
     stop = stop_on_signals()
     cluster: Cluster = Alone()
     pod: Pod | None = None
     try:
-        pod = Pod.of(folder, claims)
+        pod = places.pod()
         if pod.in_cluster:
             cluster = Connected(pod.namespace, pod.service_account)
         result = _beating(verb, pod, cluster, stop, work)
@@ -110,8 +128,8 @@ def _end(verb: str, pod: Pod | None, cluster: Cluster, result: dict[str, Any], c
 
 
 def _verb(name: str, doc: str) -> None:
-    def command(folder: Folder, claims: Claims, state: State) -> None:
-        _run(name, folder, claims, state, lambda work, _: VERBS[name](work))
+    def command(folder: Folder, claims: Claims, state: State, claim: Mounts = None) -> None:
+        _run(name, _Places(folder, claims, state, claim), lambda work, _: VERBS[name](work))
 
     command.__doc__ = doc
     worker_app.command(name)(command)
@@ -124,7 +142,7 @@ _verb("retire", "Deletes at the source what was moved, after one more comparison
 
 
 @worker_app.command("switch")
-def switch_command(folder: Folder, claims: Claims, state: State) -> None:
+def switch_command(folder: Folder, claims: Claims, state: State, claim: Mounts = None) -> None:
     """Runs passes and does what the operator commands, until it says Stop."""
 
     def work(of: Work, cluster: Cluster) -> dict[str, Any]:
@@ -133,15 +151,15 @@ def switch_command(folder: Folder, claims: Claims, state: State) -> None:
 
         return switch(of, commands, of.beat.answer)
 
-    _run("switch", folder, claims, state, work)
+    _run("switch", _Places(folder, claims, state, claim), work)
 
 
 @worker_app.command("probe")
-def probe_command(folder: Folder, claims: Claims, state: State) -> None:
+def probe_command(folder: Folder, claims: Claims, state: State, claim: Mounts = None) -> None:
     """Looks at one MemoryBackend."""
     os.environ["MEMFERRY_STATE_DIR"] = str(state)
     try:
-        pod = Pod.of(folder, claims)
+        pod = _Places(folder, claims, state, claim).pod()
         result = probe(pod)
         if pod.in_cluster:
             Connected(pod.namespace, pod.service_account).put_result(pod.result, "probe.json", result)
