@@ -17,6 +17,7 @@ from testbed.kubernetes.client import ApiError, KubernetesClient, KubernetesObje
 from testbed.kubernetes.local_kubelet import LocalKubelet
 from testbed.wait import until
 
+
 def test_offline(life: Life, kubelet: LocalKubelet, operator: Operator) -> None:
     life.apply()
     status = life.until("Succeeded")
@@ -163,5 +164,3 @@ def test_status_of_a_newer_operator_is_left_alone(life: Life, operator: Operator
     found = life.client.until("MemoryMigration", "m", flagged, namespace=life.namespace)
     assert (found["status"]["phase"], found["status"]["statusVersion"]) == ("Monitoring", 2)
     assert not life.objects("Job")
-
-

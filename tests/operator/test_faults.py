@@ -1,5 +1,6 @@
 """What goes wrong around the operator itself: kills, a stopped leader, an API server that is away."""
 
+
 def test_killed_at_every_phase(life: Life, kubelet: LocalKubelet, operator: Operator, tmp_path: Path) -> None:
     standin(tmp_path / "standin", plan={"secs": 1}, transfer={"secs": 1.5}, verify={"secs": 1})
     life.apply()
@@ -40,7 +41,11 @@ def test_released_lead_is_taken_at_once(tier: ApiTier, namespace: str, tmp_path:
         Operator(tier, tmp_path, namespace=namespace, name="first") as first,
         Operator(tier, tmp_path, namespace=namespace, name="second") as second,
     ):
-        until(lambda: '"leads"' in first.log_path.read_text() + second.log_path.read_text(), what="a leader", deadline_secs=30)
+        until(
+            lambda: '"leads"' in first.log_path.read_text() + second.log_path.read_text(),
+            what="a leader",
+            deadline_secs=30,
+        )
         one, other = (first, second) if '"leads"' in first.log_path.read_text() else (second, first)
         assert one.process.terminate() == 0
         other.leads()
