@@ -19,6 +19,7 @@ from support.chart_files import CHART, README, filled_readme
 from support.manifest_table import migration
 from testbed.errors import TestbedError
 from testbed.kubernetes.api_tier import ApiTier
+from testbed.kubernetes.binaries import KUBERNETES_VERSION
 from testbed.kubernetes.client import ApiError
 
 NAMESPACE: Final = "memferry-system"
@@ -100,7 +101,8 @@ def _stand_in(kind: str) -> dict[str, Any]:
 def _render(tier: ApiTier, folder: Path, values: dict[str, Any], *, version: int = 4) -> list[dict[str, Any]]:
     file = folder / "values.yaml"
     file.write_text(yaml.safe_dump(values), "utf-8")
-    said = tier.helm("template", "ferry", CHART, "-n", NAMESPACE, "-f", file, version=version)
+    at = ("-n", NAMESPACE, "-f", file, "--kube-version", KUBERNETES_VERSION)
+    said = tier.helm("template", "ferry", CHART, *at, version=version)
     return [one for one in yaml.safe_load_all(said) if one]
 
 
