@@ -242,6 +242,23 @@ def test_what_is_no_command_exits_2(cli: Cli, arguments: list[str]) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["migrate", "one.db"], "Missing argument 'DST'"),
+        (["migrate", "a.db", "b.db", "--fast"], "No such option: --fast"),
+        (["plan", "a.db", "b.db", "--limit", "many"], "'many' is not a valid int"),
+        (["fly"], "No such command 'fly'"),
+    ],
+)
+def test_what_is_no_command_is_told_as_the_final_object_too(cli: Cli, arguments: list[str], said: str) -> None:
+    done = cli(*arguments, "--json")
+    final = last_json(done.stdout)
+    assert (done.returncode, final["outcome"], final["error"]["code"]) == (2, "refused", "invalid")
+    assert said in final["error"]["message"]
+    assert "Usage:" in done.stderr
+
+
 def test_a_damaged_store_exits_3(cli: Cli, tmp_path: Path) -> None:
     write(tmp_path)
     cli("migrate", "memory.jsonl", "copy.jsonl.gz")

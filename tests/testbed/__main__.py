@@ -11,12 +11,15 @@ from collections.abc import Callable
 
 from testbed import mem0, minilm, neo4j, qdrant
 from testbed.errors import TestbedError
+from testbed.kubernetes import binaries, node_tier
 
 _INSTALLERS: dict[str, Callable[[], object]] = {
     "neo4j": neo4j.installed,
     "minilm": minilm.installed,
     "mem0": mem0.installed,
     "qdrant": qdrant.installed,
+    "kubernetes": binaries.installed,
+    "kubernetes-node": node_tier.installed,
 }
 
 

@@ -7,20 +7,28 @@ before it ends, or uses a server of its own. Nothing here skips: what cannot run
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from testbed.embeddings import EmbeddingsServer
+from testbed.kubernetes.api_tier import ApiTier
+from testbed.kubernetes.local_kubelet import LocalKubelet
+from testbed.kubernetes.node_tier import NodeTier
 from testbed.mem0 import Mem0
 from testbed.neo4j import Neo4jServer
 from testbed.proxy import FaultyProxy
 from testbed.qdrant import QdrantServer
 
 __all__ = [
+    "api_tier",
     "embeddings_server",
     "empty_neo4j",
+    "kubernetes_namespace",
+    "local_kubelet",
     "mem0",
     "neo4j_server",
+    "node_tier",
     "proxy",
     "qdrant_prefix",
     "qdrant_server",
@@ -81,6 +89,36 @@ def proxy() -> Iterator[Callable[[int], FaultyProxy]]:
     yield make
     for one in made:
         one.close()
+
+
+@pytest.fixture(scope="session")
+def api_tier(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiTier]:
+    """A running Kubernetes API without nodes, with the audit log on."""
+    with ApiTier(tmp_path_factory.mktemp("kubernetes"), audit=True) as tier:
+        yield tier
+
+
+@pytest.fixture
+def kubernetes_namespace(api_tier: ApiTier) -> Iterator[str]:
+    """A namespace of the test's own; the API server is started again if a test left it dead."""
+    if not api_tier.api_server.is_running:
+        api_tier.start_api_server()
+    with api_tier.namespace() as name:
+        yield name
+
+
+@pytest.fixture
+def local_kubelet(api_tier: ApiTier, kubernetes_namespace: str, tmp_path: Path) -> Iterator[LocalKubelet]:
+    """Runs the pods of the test's namespace as processes."""
+    with LocalKubelet(api_tier.client, namespace=kubernetes_namespace, folder=tmp_path / "node") as kubelet:
+        yield kubelet
+
+
+@pytest.fixture(scope="session")
+def node_tier(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeTier]:
+    """A running Kubernetes of one node, with the audit log on. Needs root."""
+    with NodeTier(tmp_path_factory.mktemp("node-tier")) as tier:
+        yield tier
 
 
 @pytest.fixture(scope="session")
