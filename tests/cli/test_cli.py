@@ -247,7 +247,7 @@ def test_what_is_no_command_exits_2(cli: Cli, arguments: list[str]) -> None:
     [
         (["migrate", "one.db"], "Missing argument 'DST'"),
         (["migrate", "a.db", "b.db", "--fast"], "No such option: --fast"),
-        (["plan", "a.db", "b.db", "--limit", "many"], "'many' is not a valid int"),
+        (["plan", "a.db", "b.db", "--limit", "many"], "Invalid value for '--limit'"),
         (["fly"], "No such command 'fly'"),
     ],
 )

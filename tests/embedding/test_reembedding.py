@@ -133,7 +133,7 @@ def test_verify_needs_no_endpoint_and_finds_what_is_different(tmp_path: Path) ->
     with memferry.open(target) as store:
         changed = store.get("memory", "m007")
         assert changed is not None
-        store.put(replace(changed, vectors=[Vector.dense([1.0, 0, 0, 0], model="new")]))
+        store.put(replace(changed, vectors=(Vector.dense([1.0, 0, 0, 0], model="new"),)))
     found = memferry.verify(source, target)
     assert (found.outcome, [f.id for f in found.verification.findings]) == ("not_proven", ["m007"])  # type: ignore[union-attr]
 

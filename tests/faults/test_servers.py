@@ -12,7 +12,7 @@ import pytest
 from faults.conftest import MakeEnds
 from faults.ends import Ends
 from faults.running import final, run, running
-from support.documents import write_jsonl
+from support.documents import Document, write_jsonl
 from support.killing import Ended
 from testbed import wait
 from testbed.neo4j import Neo4jServer
@@ -63,7 +63,7 @@ def test_a_rollback_waits_for_a_server_that_comes_back(
 ) -> None:
     ends = make_ends("qdrant")
     if place.startswith("restored"):
-        theirs = [{**record, "tags": ["theirs"]} for record in ends.records]
+        theirs: list[Document] = [{**record, "tags": ["theirs"]} for record in ends.records]
         other = replace(ends, source=str(write_jsonl(tmp_path / "theirs.jsonl", theirs)), records=theirs)
         other.arrived(run(*other.migrate, **other.secrets))
     migrated = ends.arrived(run(*ends.migrate, "--on-existing", "overwrite", **ends.secrets))
