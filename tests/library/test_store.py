@@ -20,8 +20,8 @@ from memferry._native import EmbeddedStore
 from memferry.model import KINDS
 from support.documents import documents, lines
 
-WRITABLE = ["embedded", "qdrant", "neo4j"]
-BY_WORDS = ["embedded", "neo4j"]
+WRITABLE = ["embedded", "qdrant", "neo4j", "hybrid"]
+BY_WORDS = ["embedded", "neo4j", "hybrid"]
 
 
 @pytest.fixture(params=WRITABLE)
