@@ -250,6 +250,7 @@ def test_new_credentials_are_taken_when_the_store_refuses_the_old_ones(
     world: World, client: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     memory = client()
+    assert world.ids("b") == set()
 
     def refuse(*_: object, **__: object) -> None:
         raise RefusedError("unauthorized", "who are you")
@@ -260,5 +261,9 @@ def test_new_credentials_are_taken_when_the_store_refuses_the_old_ones(
         world.api.secret("memferry-binding-memory", **told)
         with pytest.raises(RefusedError):
             memory.put(note("1"))
-    wait.until(lambda: not memory.put(note("1")) or world.ids("b"), what="the store is opened anew", deadline_secs=20)
+    wait.until(
+        lambda: memory.put(note("1")) and "1" in world.ids("b"),
+        what="the store is opened anew",
+        deadline_secs=20,
+    )
     assert memory.standing().revision == 1

@@ -31,7 +31,8 @@ def make_url(tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest
         if backend == "hybrid":
             graph_url, vectors_url = make("neo4j", name), make("qdrant", name, distance=distance)
             secrets = secrets_from_environment("TARGET")
-            return hybrid_url(*(replace(parse_url(url), secrets=secrets) for url in (graph_url, vectors_url)))
+            graph_half, vector_half = (replace(parse_url(url), secrets=secrets) for url in (graph_url, vectors_url))
+            return hybrid_url(graph_half, vector_half)
         return str(tmp_path / f"{name}.{'jsonl' if backend == 'jsonl' else 'db'}")
 
     return make

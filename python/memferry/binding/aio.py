@@ -90,7 +90,11 @@ class AsyncBoundStore:
     async def _write(self, work: Callable[[Store], T]) -> T:
         loop, changed = asyncio.get_running_loop(), asyncio.Event()
         deadline = loop.time() + self._store.freeze_wait_secs
-        unlisten = self._store.listen(lambda: loop.call_soon_threadsafe(changed.set))
+
+        def tell() -> None:
+            loop.call_soon_threadsafe(changed.set)
+
+        unlisten = self._store.listen(tell)
         try:
             while isinstance(begun := self._store.try_begin(), Denied):
                 left = deadline - loop.time()
