@@ -33,7 +33,7 @@ class Walk:
         self.world = World(spec=spec, bound=pick([True, True, True, False]), way_back=pick([True, True, False]))
         self.tokens = 0
         self.everybody(pick(range(40)))
-        self.rules: list[tuple[int, Callable[[], None]]] = [
+        self.rules: list[tuple[int, Callable[[], object]]] = [
             (8, self.reconcile),
             (8, lambda: self.everybody(pick(range(1, 6)))),
             (4, lambda: self.everybody(pick(range(10, 40)))),
