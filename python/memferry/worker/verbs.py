@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -23,7 +22,7 @@ from memferry.stores import has_ledger, open_source
 from memferry.worker.heartbeat import Heartbeat
 from memferry.worker.pod import InPod, Pod
 
-__all__ = ["VERBS", "Work", "found_in", "plan", "probe", "transfer", "verify"]
+__all__ = ["Work", "found_in", "plan", "probe", "transfer", "verify"]
 
 _SHOWN: Final = 100
 """Findings in a result; the ledger and `memferry verify` have the others."""
@@ -238,7 +237,3 @@ def probe(work: Pod) -> dict[str, Any]:
         failed = {"code": error.code, "message": str(error), "hint": error.hint}
         return {**told, "reachable": error.code == "store-missing", "identity": None, "counts": {}, "error": failed}
     return {**told, "reachable": True, "identity": source.identity, "counts": counts}
-
-
-VERBS: Final[dict[str, Callable[[Work], dict[str, Any]]]] = {"plan": plan, "transfer": transfer, "verify": verify}
-"""Verbs that have a migration."""
