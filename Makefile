@@ -57,6 +57,10 @@ servers-install: install
 test-python: build
 	pytest -n auto --maxprocesses 4 --dist loadscope
 
+.PHONY: test-cluster
+test-cluster: build servers-install ## Everything that needs a real Kubernetes node; as root
+	pytest -m node_tier
+
 test-wheel: install ## The built wheel in a clean environment
 	rm -rf build/wheel && mkdir -p build/wheel
 	maturin build --release --locked --quiet --out build/wheel

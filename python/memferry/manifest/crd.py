@@ -17,7 +17,7 @@ from memferry.manifest.status import BackendStatus, BindingStatus, MigrationStat
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-__all__ = ["GROUP", "VERSION", "crd", "crds", "crds_text"]
+__all__ = ["GROUP", "VERSION", "crd", "crds", "crds_text", "text"]
 
 GROUP: Final = "memferry.dev"
 VERSION: Final = "v1alpha1"
