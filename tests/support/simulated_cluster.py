@@ -270,7 +270,7 @@ class World:
 
     def _answer(self, command: Command) -> Answer:
         body: dict[str, Any] = {}
-        done = True
+        done, code = True, "books"
         if command.verb == "Journal":
             asked = {"revision": command.revision, "mode": command.mode, "active": command.active}
             stands = self.journal["revision"]
@@ -278,7 +278,9 @@ class World:
             if command.revision > stands or asked == self.journal:
                 self.journal = asked
             else:
-                done, body = False, dict(self.journal)
+                done, code = False, "journal"
+        elif command.verb == "ReadJournal":
+            body = {"journal": dict(self.journal)}
         elif command.verb == "Pass":
             self.passes += 1
             self._carry(self.serving())
@@ -289,8 +291,8 @@ class World:
             if done:
                 self._carry(self.serving())
         elif command.verb == "Probe":
-            body = {"reachable": {"source": True, "target": True}, "strayWrites": []}
-        return Answer(command.sequence, command.verb, done, code="" if done else "books", message="", body=body)
+            body = {"source": {"reachable": True}, "target": {"reachable": True}, "stray": {"records": 0, "ids": []}}
+        return Answer(command.sequence, command.verb, done, code="" if done else code, message="", body=body)
 
     def _carry(self, side: str) -> None:
         self.carried |= {f"{app.name}:{n}" for app in self.apps for s, n in app.written if s == side}

@@ -35,10 +35,11 @@ def traffic_switch(draft: Draft) -> None:
         return
     ensure_worker(draft)
     forward = draft.traffic.direction == "Forward"
-    if forward and hold.offline(draft) and step not in {"Flipping", "Serving"}:
+    if forward and hold.offline(draft) and step not in {"FinalPass", "Flipping", "Serving"}:
         if hold.held(draft) and approved(draft, "Cutover"):
-            steps.begin_flip(draft, until=draft.now + times.duration(draft.spec.cutover.max_write_freeze))
-            draft.going(Reason.FLIPPING)
+            # It finds nothing, and keeps what the source is like, which the way back needs.
+            steps.order(draft, "FinalPass", step="FinalPass", frozen_until=None)
+            draft.going(Reason.FINAL_PASS)
         return
     if step in steps.MOVING:
         _moving(draft, binding)
