@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from support.hybrid import ordinary
-from support.operating import Life, Operator, resource
+from support.operating import Life, Operator, embedded, resource
 from support.stores import EmbeddedPlace
 from testbed.kubernetes.api_tier import ApiTier
 from testbed.kubernetes.local_kubelet import LocalKubelet
@@ -29,14 +29,6 @@ def kubelet(tier: ApiTier, namespace: str, tmp_path: Path) -> Iterator[LocalKube
         claim = kubelet.claim_folder(namespace, "src")
         EmbeddedPlace(claim.parent, "src").make(ordinary(RECORDS))
         yield kubelet
-
-
-def embedded(name: str, claim: str) -> list[dict[str, Any]]:
-    """A claim and the MemoryBackend of a file on it."""
-    wanted = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
-    volume = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": claim}, "spec": wanted}
-    spec = {"backend": "embedded", "claimName": claim, "path": "agents.db"}
-    return [volume, resource("MemoryBackend", name, spec)]
 
 
 def secret(name: str, key: str, text: str) -> dict[str, Any]:

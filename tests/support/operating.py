@@ -17,7 +17,7 @@ from testbed.kubernetes.client import KubernetesClient, KubernetesObject
 from testbed.process import ManagedProcess
 from testbed.wait import until
 
-__all__ = ["Life", "Operator", "migration", "server", "standin"]
+__all__ = ["Life", "Operator", "embedded", "migration", "resource", "server", "standin"]
 
 HERE = Path(__file__).parent
 
@@ -129,6 +129,14 @@ def server(name: str) -> dict[str, Any]:
 def resource(kind: str, name: str, spec: dict[str, Any]) -> dict[str, Any]:
     """A resource of ours."""
     return {"apiVersion": "memferry.dev/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec}
+
+
+def embedded(name: str, claim: str) -> list[dict[str, Any]]:
+    """A claim and the MemoryBackend of a file on it."""
+    wanted = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
+    volume = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": claim}, "spec": wanted}
+    spec = {"backend": "embedded", "claimName": claim, "path": "agents.db"}
+    return [volume, resource("MemoryBackend", name, spec)]
 
 
 def migration(name: str, source: str = "a", target: str = "b", **spec: Any) -> dict[str, Any]:

@@ -31,6 +31,8 @@ __all__ = ["Key", "Reconciler"]
 log = logging.getLogger(__name__)
 
 _ACTIVE: Final = frozenset({"ParallelSetup", "BulkTransfer", "Validation", "TrafficSwitch"})
+_FREEZE: Final = frozenset({Reason.FREEZING, Reason.FINAL_PASS, Reason.FLIPPING, Reason.RETURNING})
+"""What clients acknowledge is waited for."""
 _PROGRESS_SECS: Final = 3.0
 """Progress is not worth more than a look every so often."""
 _CLIENTS_SECS: Final = 5.0
@@ -96,7 +98,7 @@ class Reconciler:
             slow = plural == "leases" and labels.get(ROLE) == "transfer"
             self.queue.add(Key("migration", namespace, labels[MIGRATION]), _PROGRESS_SECS if slow else 0)
         elif BINDING in labels:
-            self._wake_users("memorybindings", namespace, labels[BINDING])
+            self._wake_users("clients", namespace, labels[BINDING])
             self.queue.add(Key("binding", namespace, labels[BINDING]), _CLIENTS_SECS)
 
     def _tell_migration(self, key: Key, event: str | None, found: Mapping[str, Any]) -> None:
@@ -126,10 +128,11 @@ class Reconciler:
         for key, known in self._known.items():
             if key.namespace != namespace or known.settled:
                 continue
-            if (plural == "memorybindings" and known.binding == name) or (
-                plural == "memorybackends" and not known.phase.startswith(("Bulk", "Monitoring"))
-            ):
+            if plural == "memorybackends" and known.phase in {"", "Pending"}:
                 self.queue.add(key)
+            elif plural != "memorybackends" and known.binding == name:
+                waits = plural == "memorybindings" or known.reason in _FREEZE
+                self.queue.add(key, 0 if waits else _CLIENTS_SECS)
 
     def _slot(self, key: Key, phase: str) -> None:
         """Takes or gives back a place; whoever waits for one is told."""
