@@ -20,7 +20,8 @@ _PATIENCE: Final = timedelta(minutes=2)
 
 def monitoring(draft: Draft) -> None:
     """Checks at an interval, and ends after the duration."""
-    switch.ensure_worker(draft)
+    if not switch.ensure_worker(draft):
+        return
     draft.update_traffic(direction="Back")
     spec, state = draft.spec.monitoring, draft.status.monitoring or MonitoringStatus()
     switched = times.instant(draft.traffic.switched_at) or draft.now

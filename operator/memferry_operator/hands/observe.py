@@ -153,8 +153,9 @@ async def _owned(
     if newer or (status.phase == "Pending" and not status.attempt and not deleting):
         return {}
     by = f"{names.MIGRATION}={name}"
-    jobs, pods, leases, command, results = await asyncio.gather(
-        api.list(path("batch/v1", "jobs", namespace), by),
+    # The Jobs first: what a worker said before its Job ended is read after it is seen to have ended.
+    jobs = await api.list(path("batch/v1", "jobs", namespace), by)
+    pods, leases, command, results = await asyncio.gather(
         api.list(path("v1", "pods", namespace), by),
         api.list(path(_COORDINATION, "leases", namespace), by),
         api.get(path("v1", "configmaps", namespace, names.control(name))),
