@@ -45,8 +45,10 @@ def plan_text(plan: Plan) -> str:
     if rough.scanned_per_sec is not None:
         lines += [
             f"           this scan read {rough.scanned_per_sec:,.0f} records/s, and two more will; assumed are",
-            f"           {rough.write_per_sec:,}/s to write to {plan.target['backend']}, {rough.read_per_sec:,}/s to "
-            "read it back",
+            (
+                f"           {rough.write_per_sec:,}/s to write to {plan.target['backend']}, "
+                f"{rough.read_per_sec:,}/s to read it back"
+            ),
         ]
     return "\n".join(lines)
 

@@ -112,7 +112,7 @@ def _originals(ledger: Ledger) -> Iterator[Batch]:
     """What this migration wrote over, as it was."""
     mapper = load_mapper("native", "document")
     after = ""
-    while some := retrying(lambda: list(islice(ledger.originals(after), _ORIGINALS))):
+    while some := retrying(lambda at=after: list(islice(ledger.originals(at), _ORIGINALS))):  # type: ignore[misc]
         yield mapper.decode(Batch.from_rows([(key, text.encode(), []) for key, text in some]))[0]
         after = some[-1][0]
 
