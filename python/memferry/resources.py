@@ -141,7 +141,7 @@ def store(
     identity = spec.identity or surroundings.identity(backend)
     if identity:
         options["identity"] = identity
-    if spec.distance != "cosine":
+    if spec.distance is not None and spec.distance != "cosine":
         options["distance"] = spec.distance
     if spec.tls and spec.tls.enabled:
         options["tls"] = "1"

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from testbed import mem0, minilm, neo4j, qdrant
 from testbed.errors import TestbedError
-from testbed.kubernetes import binaries
+from testbed.kubernetes import binaries, node_tier
 
 _INSTALLERS: dict[str, Callable[[], object]] = {
     "neo4j": neo4j.installed,
@@ -19,6 +19,7 @@ _INSTALLERS: dict[str, Callable[[], object]] = {
     "mem0": mem0.installed,
     "qdrant": qdrant.installed,
     "kubernetes": binaries.installed,
+    "kubernetes-node": node_tier.installed,
 }
 
 

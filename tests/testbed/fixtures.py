@@ -14,6 +14,7 @@ import pytest
 from testbed.embeddings import EmbeddingsServer
 from testbed.kubernetes.api_tier import ApiTier
 from testbed.kubernetes.local_kubelet import LocalKubelet
+from testbed.kubernetes.node_tier import NodeTier
 from testbed.mem0 import Mem0
 from testbed.neo4j import Neo4jServer
 from testbed.proxy import FaultyProxy
@@ -27,6 +28,7 @@ __all__ = [
     "local_kubelet",
     "mem0",
     "neo4j_server",
+    "node_tier",
     "proxy",
     "qdrant_prefix",
     "qdrant_server",
@@ -110,6 +112,13 @@ def local_kubelet(api_tier: ApiTier, kubernetes_namespace: str, tmp_path: Path) 
     """Runs the pods of the test's namespace as processes."""
     with LocalKubelet(api_tier.client, namespace=kubernetes_namespace, folder=tmp_path / "node") as kubelet:
         yield kubelet
+
+
+@pytest.fixture(scope="session")
+def node_tier(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeTier]:
+    """A running Kubernetes of one node, with the audit log on. Needs root."""
+    with NodeTier(tmp_path_factory.mktemp("node-tier")) as tier:
+        yield tier
 
 
 @pytest.fixture(scope="session")

@@ -40,6 +40,7 @@ IN_A_CLUSTER: Final = frozenset(
         "spec.transfer.resources",
         "spec.transfer.nodeSelector",
         "spec.transfer.tolerations",
+        "spec.transfer.stateClaimName",
         "spec.validation.parity.k",
         "spec.cutover",
         "spec.monitoring",
@@ -121,4 +122,5 @@ def _known(path: str) -> str:
 
 def _of_backend(backend: MemoryBackend) -> list[str]:
     paths = [path for path, _ in _given(backend.spec, "spec")]
-    return [path for path in paths if path == "spec.claimName"]
+    cluster_only = ("spec.claimName", "spec.runAs", "spec.caps.recordsPerSecond")
+    return sorted({one for path in paths for one in cluster_only if path == one or path.startswith(f"{one}.")})

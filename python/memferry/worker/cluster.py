@@ -57,7 +57,7 @@ class Connected:
                 hint="pip install memferry[kubernetes]",
             ) from error
         configuration = client.Configuration()
-        InClusterConfigLoader(str(folder / "token"), str(folder / "ca.crt")).load_and_set(configuration)  # type: ignore[no-untyped-call]
+        InClusterConfigLoader(str(folder / "token"), str(folder / "ca.crt")).load_and_set(configuration)
         # The heartbeat tries again by itself.
         configuration.retries = 0
         api = client.ApiClient(configuration)

@@ -218,11 +218,14 @@ class KubernetesClient:
         namespace: str | None = None,
         grace_secs: int | None = None,
         propagation: str = "Background",
+        uid: str | None = None,
     ) -> None:
         """Delete an object; one that is not there is no error."""
         options: KubernetesObject = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": propagation}
         if grace_secs is not None:
             options["gracePeriodSeconds"] = grace_secs
+        if uid is not None:
+            options["preconditions"] = {"uid": uid}
         try:
             self.request("DELETE", self.path(kind, namespace, name), options)
         except ApiError as error:

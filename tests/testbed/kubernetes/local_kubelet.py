@@ -190,9 +190,9 @@ class LocalKubelet:
             )
         return environment | self._env
 
-    def wait_for_start(self) -> None:
-        """Block while starts are held."""
-        self._may_start.wait()
+    def may_start(self, timeout_secs: float) -> bool:
+        """Whether starts are not held, within this time."""
+        return self._may_start.wait(timeout_secs)
 
     def call(self, request: Callable[[], T]) -> T | None:
         """Tell the API server something; while it is away, or this node silent, again and again.

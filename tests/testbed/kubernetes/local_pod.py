@@ -58,6 +58,7 @@ class LocalPod:
         self._grace_ends_at: float | None = None
         self._gone = False
         self._running = False
+        self._finished = False
         self._thread = threading.Thread(target=self._live, name=f"testbed-pod-{self.name}", daemon=True)
 
     @property
@@ -87,6 +88,9 @@ class LocalPod:
             ends_at = time.monotonic() + grace_secs
             self._grace_ends_at = min(ends_at, self._grace_ends_at or ends_at)
             self._changed.notify_all()
+            is_late = self._finished
+        if is_late:
+            self._remove()
 
     def vanish(self) -> None:
         """Its object is gone: kill what runs and tell nobody."""
@@ -114,9 +118,11 @@ class LocalPod:
         finally:
             self._running = False
             self._kill()
-        if self._is_deleted() and not self._gone:
-            with contextlib.suppress(ApiError):
-                self._kubelet.call(self._remove)
+        with self._changed:
+            self._finished = True
+            is_deleted = self._is_deleted()
+        if is_deleted:
+            self._remove()
 
     def _bind(self) -> None:
         if "nodeName" not in self._content["spec"]:
@@ -127,7 +133,8 @@ class LocalPod:
     def _prepare(self) -> bool:
         """Make volumes and check the environment; False if the pod was deleted meanwhile."""
         said = ""
-        self._kubelet.wait_for_start()
+        while not self._is_deleted() and not self._kubelet.may_start(_RETRY_SECS):
+            pass  # held
         while not self._is_deleted():
             try:
                 self._kubelet.call(self._write)
@@ -285,7 +292,12 @@ class LocalPod:
         )
 
     def _remove(self) -> None:
-        self._kubelet.client.delete("Pod", self.name, namespace=self._kubelet.namespace, grace_secs=0)
+        if self._gone:
+            return
+        client, namespace = self._kubelet.client, self._kubelet.namespace
+        uid = self._content["metadata"]["uid"]
+        with contextlib.suppress(ApiError):  # it is gone, or another one has its name
+            self._kubelet.call(lambda: client.delete("Pod", self.name, namespace=namespace, grace_secs=0, uid=uid))
 
     def _is_deleted(self) -> bool:
         return self._gone or self._grace_ends_at is not None
