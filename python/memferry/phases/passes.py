@@ -19,7 +19,6 @@ from memferry.model import Limits, Page, Range, Stream
 from memferry.phases import stages
 from memferry.phases.copy import Observer
 from memferry.phases.deletions import delete_gone, refuse_unreadable
-from memferry.phases.gather import Gathered
 from memferry.phases.stages import Run
 from memferry.records import Record, to_batch
 from memferry.retry import retrying
@@ -218,7 +217,7 @@ class Passes:
     """
 
     def __init__(self, run: Run, max_deletes: int | None = None) -> None:
-        if isinstance(run.source, Gathered):
+        if getattr(run.target, "gathers", None) is not None:
             raise RefusedError(
                 "unsupported",
                 f"profile `{run.target.profile}` keeps observations inside their entities, and takes no passes",
