@@ -4,6 +4,9 @@
     ├── RefusedError     exit 2: asked for something that is not done
     ├── StoreError       exit 3: a store failed
     │   └── TransientError   worth trying again
+    │       ├── FrozenError      writes wait for a switch
+    │       ├── LeaseLostError   this client is not counted on any more
+    │       └── InDoubtError     a write that may have been done or not
     └── NotProvenError   exit 1: it ran, and the proof failed
 
 The native module raises through `from_native`; `CATALOGUE` is what `docs/errors.md` is checked against.
@@ -15,6 +18,9 @@ from typing import Final
 
 __all__ = [
     "CATALOGUE",
+    "FrozenError",
+    "InDoubtError",
+    "LeaseLostError",
     "MemferryError",
     "NotProvenError",
     "RefusedError",
@@ -34,7 +40,7 @@ CATALOGUE: Final[dict[str, str]] = {
     "store-locked": "locked by another program",
     "store-corrupt": "the store is damaged",
     "disk-full": "no space is left",
-    "fenced": "another run has taken the migration over",
+    "fenced": "another run has taken the migration over, or another process the place of this client",
     "unavailable": "the store cannot be reached or does not answer",
     "throttled": "the store asked to be called later",
     "unauthorized": "the store refused the credentials",
@@ -53,8 +59,16 @@ CATALOGUE: Final[dict[str, str]] = {
     "not-native": "not possible with this profile",
     "unsupported": "this kind of store cannot do what was asked",
     "books": "the books do not balance, which is a defect of memferry",
+    "not-proven": "both ends differ, or more is quarantined or in conflict than allowed",
+    "journal": "the journal of a binding has gone on, or says something else",
     "interrupted": "stopped by a signal; the same command resumes",
     "extra-missing": "an optional package is not installed",
+    # raised by a client of a MemoryBinding, and by the verbs that talk to a cluster
+    "cluster": "the API server refused or cannot be reached",
+    "binding": "the MemoryBinding, or the store it names, is not there yet",
+    "frozen": "writes are frozen for a switch, longer than the caller would wait",
+    "lease-lost": "the client cannot renew its Lease, so nobody waits for it and it may not write",
+    "in-doubt": "a write was under way when the client's Lease ran out; it may have been done or not",
 }
 
 _REFUSALS: Final = frozenset(
@@ -101,6 +115,21 @@ class TransientError(StoreError):
     def __init__(self, code: str, message: str, *, retry_after_secs: float | None = None) -> None:
         super().__init__(code, message)
         self.retry_after_secs = retry_after_secs
+
+
+class FrozenError(TransientError):
+    """Writes are frozen for a switch, longer than the caller would wait; nothing was written."""
+
+
+class LeaseLostError(TransientError):
+    """The client cannot renew its Lease, so a switch does not wait for it: nothing was written."""
+
+
+class InDoubtError(TransientError):
+    """A write was under way when the Lease ran out: it may be lost by a switch, or not.
+
+    Do it again: a put and a delete can be done twice.
+    """
 
 
 class NotProvenError(MemferryError):

@@ -4,55 +4,25 @@ from __future__ import annotations
 
 import base64
 import json
-import os
-import secrets
-import socket
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from operator import index
-from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
-from memferry.backends.api import Documents, Target
-from memferry.errors import MemferryError, RefusedError, StoreError, TransientError
+from memferry.backends.api import Documents
+from memferry.errors import RefusedError
+from memferry.locks import Claim, Holder, Lock, parsed
 from memferry.model import Books, Quarantined
 
-__all__ = ["LEDGER_FORMAT", "Holder", "Ledger", "RangeState", "parsed"]
+__all__ = ["BINDINGS", "LEDGER_FORMAT", "Claim", "Holder", "Ledger", "RangeState", "migrations", "parsed"]
 
 LEDGER_FORMAT: Final = 1
-LEASE_SECS: Final = 60.0
-"""How long a run on another host is believed to be alive after its last sign."""
+BINDINGS: Final = "binding/"
+"""Before the name of a binding, whose journal stands beside the migrations."""
 
 _SCAN: Final = 500
 _OF_A_RUN: Final = ("range/", "quarantine/", "moved/", "conflict/", "joined", "rest", "base", "report")
 """What a new run forgets."""
-
-
-_HELD: Final[set[str]] = set()
-"""Tokens of the locks that this process holds."""
-
-T = TypeVar("T")
-
-
-def parsed(what: str, text: str, read: Callable[[Any], T]) -> T:
-    """Reads JSON that memferry wrote and that somebody may have damaged.
-
-    Args:
-        what: What it is, for the error.
-        text: The JSON.
-        read: Makes something of the value.
-
-    Raises:
-        StoreError: `store-corrupt`.
-    """
-    try:
-        return read(json.loads(text))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        told = f"{type(error).__name__}: {error}"[:200]
-        raise StoreError("store-corrupt", f"{what} in the ledger cannot be read: {told}") from error
 
 
 def _text(value: object) -> str:
@@ -99,48 +69,13 @@ class RangeState:
         return cls(cursor, bool(value["done"]), index(value["page"]), Books.from_json(value["books"]))
 
 
-@dataclass(frozen=True)
-class Holder:
-    """Who holds the lock of a migration.
-
-    Attributes:
-        host: Its host.
-        pid: Its process there.
-        alive: Whether it is believed to be at work.
-        silent_secs: Time since its last sign.
-    """
-
-    host: str
-    pid: int
-    alive: bool
-    silent_secs: float
+def migrations(documents: Documents) -> list[str]:
+    """Migrations that a ledger knows."""
+    return [name for name in documents.migrations() if not name.startswith(BINDINGS)]
 
 
-def _started(pid: int) -> str | None:
-    """Start time of a process, so that a reused pid is not taken for it."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace")
-    except OSError:
-        return None
-    return text.rsplit(")", 1)[-1].split()[19]
-
-
-def _processes() -> str | None:
-    """Names the space in which this process's id means something: hosts and containers may share a name."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text("utf-8").strip()
-        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
-    except OSError:
-        return None
-
-
-class Ledger:
-    """The ledger of one migration."""
-
-    def __init__(self, documents: Documents, migration: str) -> None:
-        self._documents = documents
-        self.migration = migration
-        self._token = secrets.token_hex(8)
+class Ledger(Lock):
+    """The ledger of one migration, and the lock under which it is written."""
 
     # --- run and plan
 
@@ -203,6 +138,10 @@ class Ledger:
             "base",
             "created",
             "report",
+            "touched/",
+            "baseline/",
+            "carried/",
+            "shard/",
         ):
             self._documents.delete(self.migration, prefix)
 
@@ -217,18 +156,61 @@ class Ledger:
         """Writes the state of a range, inside the transaction of its page."""
         self._documents.put(self.migration, f"range/{number:06d}", state.to_json())
 
+    def states(self) -> dict[int, RangeState]:
+        """States of the ranges that were begun, by number."""
+        return {int(key.removeprefix("range/")): RangeState.from_json(text) for key, text in self._scan("range/")}
+
     def books(self) -> Books:
         """Counts over all ranges, and what was moved out of quarantine afterwards."""
         books = Books()
-        for _, text in self._scan("range/"):
-            books.add(RangeState.from_json(text).books)
+        for state in self.states().values():
+            books.add(state.books)
         for _, text in self._scan("moved/"):
             books.add(parsed("the books of a retry", text, Books.from_json))
         return books
 
     def ranges_done(self) -> int:
         """How many ranges are complete."""
-        return sum(RangeState.from_json(text).done for _, text in self._scan("range/"))
+        return sum(state.done for state in self.states().values())
+
+    # --- passes
+
+    def touch(self, number: int, part: int, page: int, identities: list[tuple[str, str]]) -> None:
+        """Notes records that a pass wrote or deleted, until they are verified."""
+        if identities:
+            key = f"touched/{number:06d}/{part:06d}/{page:06d}"
+            self._documents.put(self.migration, key, json.dumps(identities))
+
+    def touched(self) -> Iterator[list[tuple[str, str]]]:
+        """Records that were touched and not verified since, some at a time."""
+        for _, text in self._scan("touched/"):
+            yield parsed("touched records", text, lambda rows: [(_text(kind), _text(one)) for kind, one in rows])
+
+    def forget_touched(self) -> None:
+        """Says that all of them are verified."""
+        self._documents.delete(self.migration, "touched/")
+
+    def carry(self, number: int, identities: list[tuple[str, str]]) -> None:
+        """Notes records that are deleted at home because the application deleted them."""
+        self._documents.put(self.migration, f"carried/{number:06d}", json.dumps(identities))
+
+    def carried(self) -> Iterator[list[tuple[str, str]]]:
+        """All of those."""
+        for _, text in self._scan("carried/"):
+            yield parsed("deleted records", text, lambda rows: [(_text(kind), _text(one)) for kind, one in rows])
+
+    def save_baseline(self, part: int, page: int, packed: bytes) -> None:
+        """Keeps what records of the source were like at the switch."""
+        self._documents.put(self.migration, f"baseline/{part:06d}/{page:06d}", base64.b64encode(packed).decode("ascii"))
+
+    def baseline(self) -> Iterator[bytes]:
+        """All that `save_baseline` kept."""
+        for _, text in self._scan("baseline/"):
+            yield base64.b64decode(text)
+
+    def forget_baseline(self) -> None:
+        """Drops it."""
+        self._documents.delete(self.migration, "baseline/")
 
     # --- quarantine, conflicts, originals
 
@@ -290,117 +272,15 @@ class Ledger:
         if self._documents.get(self.migration, key) is None:
             self._documents.put(self.migration, key, document)
 
-    def originals(self) -> Iterator[tuple[str, str]]:
-        """All saved originals as native documents: `kind/id`, document."""
-        for key, text in self._scan("saved/"):
+    def originals(self, after: str = "") -> Iterator[tuple[str, str]]:
+        """All saved originals as native documents: `kind/id`, document; those that come `after` one of them."""
+        for key, text in self._scan("saved/", f"saved/{after}"):
             yield key.removeprefix("saved/"), text
 
-    def _scan(self, prefix: str) -> Iterator[tuple[str, str]]:
-        after = ""
+    def _scan(self, prefix: str, after: str = "") -> Iterator[tuple[str, str]]:
         while True:
             rows = self._documents.scan(self.migration, prefix, after, _SCAN)
             yield from rows
             if len(rows) < _SCAN:
                 return
             after = rows[-1][0]
-
-    # --- lock
-
-    def acquire(self, target: Target) -> None:
-        """Takes the lock of the migration.
-
-        Raises:
-            RefusedError: `busy`, saying who holds it.
-        """
-        with target.transaction():
-            text = self._documents.get(self.migration, "lock")
-            holder = (
-                None if text is None else parsed("the lock", text, lambda lock: lock if self._alive(lock) else None)
-            )
-            if holder is not None:
-                raise RefusedError(
-                    "busy",
-                    f"migration {self.migration} is being run by process {holder['pid']} on {holder['host']}",
-                    hint="wait for it, or stop it; its work is kept",
-                )
-            self._put_lock()
-            _HELD.add(self._token)
-
-    def renew(self) -> None:
-        """Says that this run is alive."""
-        self._put_lock()
-
-    @contextmanager
-    def kept_alive(self, target: Target) -> Iterator[None]:
-        """Renews the lock all the time, from a thread of its own."""
-        over = threading.Event()
-
-        def beat() -> None:
-            while not over.wait(LEASE_SECS / 4):
-                try:
-                    with target.transaction():
-                        self.check()
-                        self.renew()
-                except TransientError:
-                    continue
-                except StoreError:
-                    return  # The next page or step meets the same error and reports it.
-
-        thread = threading.Thread(target=beat, name="memferry-lease", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            over.set()
-            thread.join()
-
-    def _put_lock(self) -> None:
-        lock = {
-            "token": self._token,
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-            "processes": _processes(),
-            "started": _started(os.getpid()),
-            "expires": time.time() + LEASE_SECS,
-        }
-        self._documents.put(self.migration, "lock", json.dumps(lock))
-
-    @staticmethod
-    def _alive(lock: dict[str, Any]) -> bool:
-        here = lock["host"] == socket.gethostname() and lock.get("processes") == _processes()
-        if here and lock["pid"] == os.getpid() and lock["token"] not in _HELD:
-            return False  # An earlier run of this process that could not give the lock back.
-        if here and lock["started"] is not None:
-            return bool(_started(lock["pid"]) == lock["started"])
-        # Its processes cannot be seen from here: what it said last counts.
-        return bool(lock["expires"] > time.time())
-
-    def holder(self) -> Holder | None:
-        """Who holds the lock, None where nobody does."""
-        text = self._documents.get(self.migration, "lock")
-        if text is None:
-            return None
-
-        def read(lock: Any) -> Holder:
-            silent_secs = max(0.0, time.time() - (float(lock["expires"]) - LEASE_SECS))
-            return Holder(_text(lock["host"]), index(lock["pid"]), self._alive(lock), round(silent_secs, 1))
-
-        return parsed("the lock", text, read)
-
-    def check(self) -> None:
-        """Stops a late writer; called inside every page's transaction.
-
-        Raises:
-            StoreError: `fenced`, when another run took the lock.
-        """
-        text = self._documents.get(self.migration, "lock")
-        if text is None or parsed("the lock", text, lambda lock: lock["token"]) != self._token:
-            raise StoreError("fenced", f"another run has taken migration {self.migration} over; this one stops")
-
-    def release(self) -> None:
-        """Gives the lock back, if it is still ours."""
-        _HELD.discard(self._token)
-        # Where it cannot be given back, the end of this process or of the lease does it.
-        with suppress(MemferryError):
-            self.check()
-            self._documents.delete(self.migration, "lock")

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from memferry import ledger, retry
+from memferry import locks, retry
 from memferry.cli import main
 from memferry.cli import progress as talk
 from memferry.failpoints import failpoint
@@ -57,7 +57,7 @@ def _patch() -> None:
     Limits.__init__.__defaults__ = (int(_number("PAGE", 20)), 8 << 20)
     retry.DEADLINE_SECS = _number("RETRY_SECS", retry.DEADLINE_SECS)  # type: ignore[misc]
     retry.ATTEMPTS = 1000  # type: ignore[misc]
-    lease = ledger.LEASE_SECS
+    lease = locks.LEASE_SECS
     _everywhere("LEASE_SECS", lease, _number("LEASE_SECS", lease))
     host = os.environ.get("MEMFERRY_TEST_HOST")
     if host:

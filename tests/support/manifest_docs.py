@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from pydantic import BaseModel
 from memferry.manifest import KINDS
 from memferry.manifest.words import ALLOWED
 
-__all__ = ["PAGE", "filled"]
+__all__ = ["PAGE", "backend", "filled", "migration"]
 
 PAGE = Path(__file__).parents[2] / "docs" / "manifest.md"
 
@@ -41,7 +42,8 @@ def _allowed(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
         text = f"at most {schema['maxProperties']} texts by key"
     elif kind == "string":
         words = ALLOWED[schema["pattern"]] if "pattern" in schema else "text"
-        text = f"{words}, at most {schema['maxLength']:,} characters"
+        bounds = [rule["message"].removeprefix("allowed: ") for rule in schema.get("x-kubernetes-validations", ())]
+        text = f"{words}, {bounds[0]}" if bounds else f"{words}, at most {schema['maxLength']:,} characters"
     return text
 
 
@@ -74,7 +76,22 @@ def _table(model: type[BaseModel]) -> str:
     head = "| field | allowed | default | meaning |\n|---|---|---|---|\n"
     spec = schema["properties"].get("spec") or schema["properties"]["data"]
     rows = _rows(_of(spec, definitions), "spec.", definitions)
-    return head + "\n".join(rows) + "\n"
+    return head + "\n".join(rows) + "\n" + _rules(_of(spec, definitions), "spec", definitions)
+
+
+def _rules(schema: dict[str, Any], path: str, definitions: dict[str, Any]) -> str:
+    """What fields must fulfil together, a line for each."""
+    lines = [f"- `{where}`: {text}\n" for where, text in dict.fromkeys(_each_rule(schema, path, definitions))]
+    return "\n" + "".join(lines) if lines else ""
+
+
+def _each_rule(schema: dict[str, Any], path: str, definitions: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    for rule in schema.get("x-kubernetes-validations", ()) if "properties" in schema else ():
+        yield f"{path}{rule.get('fieldPath', '')}", rule["message"]
+    for name, field in schema.get("properties", {}).items():
+        yield from _each_rule(_of(field, definitions), f"{path}.{name}", definitions)
+    if "items" in schema:
+        yield from _each_rule(_of(schema["items"], definitions), f"{path}[]", definitions)
 
 
 def filled(page: str) -> str:
@@ -91,3 +108,14 @@ def filled(page: str) -> str:
 
 if __name__ == "__main__":
     PAGE.write_text(filled(PAGE.read_text("utf-8")), "utf-8")
+
+
+def backend(name: str = "a", spec: str = "{backend: embedded, path: a.db}") -> str:
+    return f"apiVersion: memferry.dev/v1alpha1\nkind: MemoryBackend\nmetadata: {{name: {name}}}\nspec: {spec}\n"
+
+
+def migration(more: str = "", *, name: str = "move", source: str = "a", target: str = "b") -> str:
+    return (
+        f"apiVersion: memferry.dev/v1alpha1\nkind: MemoryMigration\nmetadata: {{name: {name}}}\nspec:\n"
+        f"  source: {{backendRef: {{name: {source}}}}}\n  target: {{backendRef: {{name: {target}}}}}\n{more}"
+    )

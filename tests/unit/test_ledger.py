@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 from memferry.backends.embedded import EmbeddedTarget
 from memferry.errors import RefusedError, StoreError
-from memferry.ledger import LEASE_SECS, Ledger, RangeState
+from memferry.ledger import Ledger, RangeState
+from memferry.locks import LEASE_SECS
 from memferry.model import Books, KindBooks, Quarantined
 
 MIGRATION = "0123456789abcdef"

@@ -3,12 +3,38 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from typing import Literal, Protocol, runtime_checkable
+from typing import Final, Literal, Protocol, runtime_checkable
 
 from memferry._native import Batch
 from memferry.model import Limits, Page, Quarantined, Range, Stream, VectorSpec
 
-__all__ = ["Documents", "Foreign", "Reader", "Source", "Target", "as_foreign"]
+__all__ = [
+    "LOCK",
+    "SHARD_LOCKS",
+    "WRITE_SECS",
+    "ChecksVectors",
+    "Documents",
+    "Foreign",
+    "Reader",
+    "Source",
+    "Target",
+    "as_foreign",
+    "is_lock",
+]
+
+LOCK: Final = "lock"
+"""Key of the document that says who runs a migration."""
+SHARD_LOCKS: Final = "shard/"
+"""Before the number of a shard, key of the document that says who works at it."""
+
+
+WRITE_SECS: Final = 30.0
+"""How long a write is awaited that no transaction holds."""
+
+
+def is_lock(key: str) -> bool:
+    """Whether a document is one that every page looks at."""
+    return key == LOCK or key.startswith(SHARD_LOCKS)
 
 
 class Reader(Protocol):
@@ -78,6 +104,7 @@ class Target(Protocol):
     Attributes:
         resume: Whether a kill costs the page or the range that was being written.
         ordered: Whether kinds must come one after another.
+        fences: Whether nobody can take a lock while a transaction that has looked at it is at work.
     """
 
     backend: str
@@ -86,6 +113,7 @@ class Target(Protocol):
     identity: str
     resume: Literal["page", "range"]
     ordered: bool
+    fences: bool
 
     @property
     def documents(self) -> Documents:
@@ -157,6 +185,19 @@ class Target(Protocol):
 
 
 @runtime_checkable
+class ChecksVectors(Protocol):
+    """A target that does not take every set of vectors."""
+
+    def check_vectors(self, vectors: tuple[VectorSpec, ...]) -> None:
+        """Refuses, before a byte is written, what `prepare` could make no place for.
+
+        Raises:
+            RefusedError: `refused`.
+        """
+        ...
+
+
+@runtime_checkable
 class Foreign(Protocol):
     """A target in another system's layout, which does not hold every record and files them under ids of its own."""
 
@@ -166,6 +207,10 @@ class Foreign(Protocol):
 
     def filed(self, records: Batch) -> list[tuple[str, str]]:
         """Kinds and ids under which this store has the records, or would have them."""
+        ...
+
+    def filed_under(self, identities: list[tuple[str, str]]) -> list[tuple[str, str]]:
+        """The same for records of which nothing but kind and id can be read."""
         ...
 
 

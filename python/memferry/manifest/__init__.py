@@ -1,17 +1,17 @@
 """The resources `MemoryMigration`, `MemoryBackend` and `MemoryBinding`: one model for file, cluster and docs."""
 
+from memferry.manifest.backend import Backend, Credential
 from memferry.manifest.load import Manifest, ManifestError, Problem, load_manifest, read_manifest
 from memferry.manifest.model import (
     KINDS,
-    Backend,
     ConfigMap,
-    Credential,
     MemoryBackend,
     MemoryBinding,
     MemoryMigration,
     Migration,
     Resource,
 )
+from memferry.manifest.words import duration_secs
 
 __all__ = [
     "KINDS",
@@ -26,6 +26,7 @@ __all__ = [
     "Migration",
     "Problem",
     "Resource",
+    "duration_secs",
     "load_manifest",
     "read_manifest",
 ]

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from memferry.errors import RefusedError
 from memferry.manifest.model import KINDS, ConfigMap, MemoryBackend, MemoryMigration, Resource
+from memferry.manifest.parts import FieldError
 from memferry.manifest.words import ALLOWED
 
 if TYPE_CHECKING:
@@ -280,9 +281,16 @@ def _resource(value: Any, lines: dict[Path_, int], file: str) -> Resource:
         problems = [
             Problem(shown, _shown(loc), _line(lines, loc), _text(model, detail, value))
             for detail in error.errors(include_url=False, include_context=True, include_input=False)
-            for loc in [tuple(part for part in detail["loc"] if part != "[key]")]
+            for loc in [_place(detail)]
         ]
         raise ManifestError(file, sorted(problems, key=lambda p: p.line or 0)) from None
+
+
+def _place(detail: ErrorDetails) -> Path_:
+    """The field that an error is about."""
+    error = detail.get("ctx", {}).get("error")
+    below = error.path if isinstance(error, FieldError) else ()
+    return (*(part for part in detail["loc"] if part != "[key]"), *below)
 
 
 def _line(lines: dict[Path_, int], path: Path_) -> int | None:

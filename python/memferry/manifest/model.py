@@ -1,225 +1,120 @@
-"""The resources as types. What is described here is what `docs/manifest.md` and `memferry schema` say.
-
-Strict: unknown fields are refused, nothing is converted, every text, list and map is bounded.
-"""
+"""The resources as types. What is described here is what `docs/manifest.md` and `memferry manifest schema` say."""
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
-from pydantic.alias_generators import to_camel
+from pydantic import AfterValidator, Field
 
 from memferry.manifest import words
-from memferry.manifest.words import Duration, EnvName, GapName, LabelKey, LabelValue, Name, Quantity, Share, Text, Token
+from memferry.manifest.backend import Backend
+from memferry.manifest.parts import KeyReference, Labels, Metadata, Part, Reference, Rule, immutable
+from memferry.manifest.words import (
+    Between,
+    Duration,
+    GapName,
+    Instant,
+    LabelKey,
+    LabelValue,
+    Name,
+    ObjectName,
+    Quantity,
+    Share,
+    TaintKey,
+    Token,
+    duration_secs,
+)
 
-__all__ = ["KINDS", "Backend", "ConfigMap", "Credential", "MemoryBackend", "MemoryBinding", "MemoryMigration"]
-__all__ += ["Migration", "Resource"]
+__all__ = ["KINDS", "ConfigMap", "MemoryBackend", "MemoryBinding", "MemoryMigration", "Migration", "Resource"]
 
-Labels = Annotated[dict[LabelKey, LabelValue], Field(max_length=64)]
 Kind = Literal["entity", "memory", "observation", "relation"]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid",
-        strict=True,
-        frozen=True,
-        alias_generator=to_camel,
-        hide_input_in_errors=True,
-        str_max_length=words.MAX_TEXT,
-        use_attribute_docstrings=True,
-    )
+def _once(values: list[Any]) -> list[Any]:
+    for value in values:
+        if values.count(value) > 1:
+            raise ValueError(f"`{value}` stands twice")
+    return values
 
 
-class Metadata(_Part):
-    """What the cluster knows a resource by."""
-
-    name: Name
-    """Name of the resource."""
-    namespace: Name = ""
-    """Namespace; references reach no other."""
-    labels: Labels = Field(default_factory=dict)
-    """For people and tools."""
-    annotations: Annotated[dict[LabelKey, Text], Field(max_length=64)] = Field(default_factory=dict)
-    """For people and tools."""
-
-
-class Reference(_Part):
-    """A resource of the same namespace."""
-
-    name: Name
-    """Its name."""
-
-
-class KeyReference(Reference):
-    """A key of a Secret or a ConfigMap of the same namespace."""
-
-    key: Annotated[str, Field(pattern=words.KEY, max_length=253)]
-    """The key in it."""
-
-
-# --- MemoryBackend
-
-
-class Credential(_Part):
-    """Where a secret is; never the secret itself."""
-
-    secret_ref: KeyReference | None = None
-    """In a cluster: a key of a Secret."""
-    env: EnvName | None = None
-    """On a laptop: the name of an environment variable."""
-    file: Annotated[str, Field(min_length=1, max_length=words.MAX_PATH)] | None = None
-    """On a laptop: a file with nothing else in it, relative to the manifest."""
-
-    @model_validator(mode="after")
-    def _some(self) -> Self:
-        if self.secret_ref is None and self.env is None and self.file is None:
-            raise ValueError("one of secretRef, env, file is needed")
-        if self.env is not None and self.file is not None:
-            raise ValueError("env or file, not both")
-        return self
-
-
-class Authority(_Part):
-    """The authority that signed the server's certificate."""
-
-    config_map_ref: KeyReference | None = None
-    """In a cluster: a key of a ConfigMap with PEM text."""
-    secret_ref: KeyReference | None = None
-    """In a cluster: a key of a Secret with PEM text."""
-    file: Annotated[str, Field(min_length=1, max_length=words.MAX_PATH)] | None = None
-    """On a laptop: a PEM file, relative to the manifest."""
-
-
-class Tls(_Part):
-    """Transport security of a server."""
-
-    enabled: bool = True
-    """Whether TLS is spoken."""
-    ca: Authority | None = None
-    """Authority to trust instead of the system's."""
-
-
-class Caps(_Part):
-    """What all migrations together may ask of a store."""
-
-    concurrency: Annotated[int, Field(ge=1, le=256)] | None = None
-    """Ranges at a time."""
-    records_per_second: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
-    """Records a second."""
-
-
-_FILES: Final = frozenset({"path", "claimName"})
-_SERVERS: Final = frozenset({"address", "tls"})
-_OWN: Final[dict[str, frozenset[str]]] = {
-    "embedded": _FILES,
-    "jsonl": _FILES,
-    "qdrant": _SERVERS | {"collection", "apiKey", "distance"},
-    "neo4j": _SERVERS | {"database", "user", "password"},
-    "hybrid": frozenset({"graphRef", "vectorsRef"}),
-}
-_NEEDED: Final[dict[str, tuple[str, ...]]] = {
-    "embedded": ("path",),
-    "jsonl": ("path",),
-    "qdrant": ("address", "collection"),
-    "neo4j": ("address",),
-    "hybrid": ("graphRef", "vectorsRef"),
-}
-
-
-class Backend(_Part):
-    """A store."""
-
-    backend: Literal["embedded", "jsonl", "qdrant", "neo4j", "hybrid"]
-    """What it is."""
-    profile: Annotated[str, Field(pattern=words.SLUG, max_length=64)] = "native"
-    """How records lie in it."""
-    identity: Annotated[str, Field(min_length=1, max_length=253, pattern=words.VISIBLE)] | None = None
-    """Names the store where its address does not."""
-    path: Annotated[str, Field(min_length=1, max_length=words.MAX_PATH), AfterValidator(words.is_path)] | None = None
-    """embedded, jsonl: the file; on a laptop relative to the manifest, in a cluster to the claim."""
-    claim_name: Name | None = None
-    """embedded, jsonl: the PersistentVolumeClaim the file lies on."""
-    address: Annotated[str, Field(pattern=words.ADDRESS, max_length=262)] | None = None
-    """qdrant, neo4j: host, and port where it is not the usual one (6334 for gRPC, 7687 for Bolt)."""
-    collection: Annotated[str, Field(min_length=1, max_length=255, pattern=words.VISIBLE)] | None = None
-    """qdrant: the collection."""
-    database: Annotated[str, Field(pattern=words.DATABASE, max_length=63)] | None = None
-    """neo4j: the database, the user's home database where it is missing."""
-    user: Annotated[str, Field(min_length=1, max_length=128, pattern=words.VISIBLE)] | None = None
-    """neo4j: the user, `neo4j` where it is missing."""
-    distance: Literal["cosine", "dot", "euclid", "manhattan"] = "cosine"
-    """qdrant: metric of a collection that is made."""
-    tls: Tls | None = None
-    """qdrant, neo4j: transport security; none where it is missing."""
-    api_key: Credential | None = None
-    """qdrant: where the API key is."""
-    password: Credential | None = None
-    """neo4j: where the password is."""
-    graph_ref: Reference | None = None
-    """hybrid: the MemoryBackend that holds the graph."""
-    vectors_ref: Reference | None = None
-    """hybrid: the MemoryBackend that holds the vectors."""
-    caps: Caps = Field(default_factory=Caps)
-    """What all migrations together may ask of it."""
-
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        given = {to_camel(name) for name in self.model_fields_set if getattr(self, name) is not None}
-        everyones = {"backend", "profile", "identity", "caps"}
-        for name in sorted(given - everyones - _OWN[self.backend]):
-            raise ValueError(f"{name} is not for backend {self.backend}, allowed: {', '.join(_own(self.backend))}")
-        for name in _NEEDED[self.backend]:
-            if name not in given:
-                raise ValueError(f"backend {self.backend} needs {name}")
-        return self
-
-
-def _own(backend: str) -> list[str]:
-    return sorted(_OWN[backend])
+_SET: Final = {"x-kubernetes-list-type": "set"}
+_ATOMIC: Final = {"x-kubernetes-list-type": "atomic"}
 
 
 # --- MemoryMigration
 
 
-class StoreReference(_Part):
+class StoreReference(Part):
     """One end of a migration."""
 
     backend_ref: Reference
     """The MemoryBackend."""
 
 
-class Scope(_Part):
+class Scope(Part):
     """What is moved; everything where nothing is said."""
 
-    kinds: Annotated[list[Kind], Field(max_length=4)] = Field(default_factory=list)
+    kinds: Annotated[list[Kind], Field(max_length=4, json_schema_extra=_SET), AfterValidator(_once)] = Field(
+        default_factory=list
+    )
     """Kinds of records."""
     where: Annotated[str, Field(max_length=words.MAX_TEXT)] = ""
     """CEL over the record."""
 
 
-class Mapping(_Part):
+class Mapping(Part):
     """A mapping file."""
 
     config_map_ref: KeyReference
     """The ConfigMap it is in; on a laptop one of the same file."""
 
 
-class Resources(_Part):
+class Quantities(Part):
+    """Amounts as on a container."""
+
+    cpu: Quantity | None = None
+    """Cores."""
+    memory: Quantity | None = None
+    """Memory."""
+    ephemeral_storage: Quantity | None = Field(default=None, alias="ephemeral-storage")
+    """Disk that goes with the pod."""
+
+
+class Resources(Part):
     """What a worker may use."""
 
-    requests: Annotated[dict[LabelKey, Quantity], Field(max_length=16)] = Field(default_factory=dict)
+    requests: Quantities = Field(default_factory=Quantities)
     """Set aside for it."""
-    limits: Annotated[dict[LabelKey, Quantity], Field(max_length=16)] = Field(default_factory=dict)
+    limits: Quantities = Field(default_factory=Quantities)
     """At most."""
 
 
-class Toleration(_Part):
+class Toleration(Part):
     """As on a pod."""
 
-    key: LabelKey = ""
-    """Key of the taint."""
+    RULES = (
+        Rule(
+            "self.operator == 'Equal' || self.value == ''",
+            "operator Exists has no value",
+            "value",
+            holds=lambda toleration: toleration.operator == "Equal" or not toleration.value,
+        ),
+        Rule(
+            "self.operator == 'Exists' || self.key != ''",
+            "operator Equal needs a key",
+            "key",
+            holds=lambda toleration: toleration.operator == "Exists" or bool(toleration.key),
+        ),
+        Rule(
+            "!has(self.tolerationSeconds) || self.effect == 'NoExecute'",
+            "tolerationSeconds is for effect NoExecute only",
+            "tolerationSeconds",
+            holds=lambda toleration: toleration.toleration_seconds is None or toleration.effect == "NoExecute",
+        ),
+    )
+
+    key: TaintKey = ""
+    """Key of the taint, all where it is empty."""
     operator: Literal["Exists", "Equal"] = "Equal"
     """How the value is compared."""
     value: LabelValue = ""
@@ -230,7 +125,7 @@ class Toleration(_Part):
     """How long, for ever where it is missing."""
 
 
-class Transfer(_Part):
+class Transfer(Part):
     """How records are moved."""
 
     shards: Annotated[int, Field(ge=1, le=256)] = 16
@@ -243,17 +138,21 @@ class Transfer(_Part):
     """Quarantined records that are still a success."""
     max_deletes: Annotated[int, Field(ge=0, le=1_000_000_000)] | None = None
     """Deletions carried without asking; missing: the larger of 100 and 1 %."""
-    stall_timeout: Duration = "5m"
+    stall_timeout: Annotated[Duration, Between("10s", "24h")] = "5m"
     """A worker without progress for so long is replaced."""
     resources: Resources = Field(default_factory=Resources)
     """What a worker may use."""
     node_selector: Labels = Field(default_factory=dict)
     """Where workers run."""
-    tolerations: Annotated[list[Toleration], Field(max_length=16)] = Field(default_factory=list)
+    tolerations: Annotated[list[Toleration], Field(max_length=16, json_schema_extra=_ATOMIC)] = Field(
+        default_factory=list
+    )
     """Taints that workers bear."""
+    state_claim_name: ObjectName | None = None
+    """The PersistentVolumeClaim of the state directory, for stores of other systems, which hold no ledger."""
 
 
-class Parity(_Part):
+class Parity(Part):
     """Whether both ends find the same."""
 
     queries: Annotated[int, Field(ge=1, le=10_000)] = 200
@@ -264,34 +163,45 @@ class Parity(_Part):
     """Least share of results that agree."""
 
 
-class Validation(_Part):
+class Validation(Part):
     """Beside the content, which is always compared completely."""
 
     parity: Parity | None = None
     """Whether both ends find the same."""
 
 
-class Cutover(_Part):
+class Cutover(Part):
     """The switch of the application."""
 
     binding_ref: Reference | None = None
     """The MemoryBinding that is switched."""
     approve: Token = ""
     """Must equal `status.approval.token`."""
-    max_write_freeze: Duration = "30s"
+    max_write_freeze: Annotated[Duration, Between("10s", "1h")] = "30s"
     """How long writes may wait."""
-    ack_timeout: Duration = "60s"
+    ack_timeout: Annotated[Duration, Between("1s", "1h")] = "60s"
     """How long clients may take to acknowledge."""
-    not_before: Annotated[str, Field(pattern=words.INSTANT, max_length=40)] | None = None
+    not_before: Instant | None = None
     """No switch before this instant."""
 
 
-class Monitoring(_Part):
+class Monitoring(Part):
     """After the switch."""
 
-    duration: Duration = "24h"
+    RULES = (
+        Rule(
+            "duration(self.duration) == duration('0s') || duration(self.interval) <= duration(self.duration)",
+            "the interval is longer than the duration",
+            "interval",
+            holds=lambda spec: (
+                duration_secs(spec.interval) <= (duration_secs(spec.duration) or duration_secs(spec.interval))
+            ),
+        ),
+    )
+
+    duration: Annotated[Duration, Between("0s", "8760h")] = "24h"
     """How long."""
-    interval: Duration = "30s"
+    interval: Annotated[Duration, Between("1s", "24h")] = "30s"
     """How often."""
     failure_limit: Annotated[int, Field(ge=1, le=1000)] = 3
     """Failed checks in a row that are too many."""
@@ -299,7 +209,7 @@ class Monitoring(_Part):
     """Whether to go home by itself."""
 
 
-class Decommission(_Part):
+class Decommission(Part):
     """What becomes of the source."""
 
     policy: Literal["Retain", "Delete"] = "Retain"
@@ -308,8 +218,34 @@ class Decommission(_Part):
     """Must equal `status.approval.token` of the deletion."""
 
 
-class Migration(_Part):
+_NEW: Final = "a migration is between two stores; make another MemoryMigration"
+
+
+class Migration(Part):
     """A one-shot migration."""
+
+    RULES = (
+        Rule(
+            "self.source.backendRef.name != self.target.backendRef.name",
+            "source and target are one MemoryBackend",
+            "target",
+            holds=lambda spec: spec.source.backend_ref.name != spec.target.backend_ref.name,
+        ),
+        Rule(
+            "!has(self.operation) || self.operationToken != ''",
+            "an operation needs an operationToken; a new one asks again",
+            "operationToken",
+            holds=lambda spec: spec.operation is None or bool(spec.operation_token),
+        ),
+        Rule(
+            "!self.monitoring.autoSwitchBack || has(self.cutover.bindingRef)",
+            "autoSwitchBack needs cutover.bindingRef: without a binding nothing is switched",
+            "monitoring",
+            holds=lambda spec: not spec.monitoring.auto_switch_back or spec.cutover.binding_ref is not None,
+        ),
+        immutable("source", _NEW),
+        immutable("target", _NEW),
+    )
 
     source: StoreReference
     """Where from."""
@@ -321,7 +257,9 @@ class Migration(_Part):
     """What is moved."""
     mapping: Mapping | None = None
     """How fields are renamed on the way."""
-    accept_gaps: Annotated[list[GapName], Field(max_length=64)] = Field(default_factory=list)
+    accept_gaps: Annotated[list[GapName], Field(max_length=64, json_schema_extra=_SET), AfterValidator(_once)] = Field(
+        default_factory=list
+    )
     """What the target cannot hold and may be dropped, by name."""
     stop_after: Literal["Plan", "Copy", "Validation"] | None = None
     """A rehearsal that ends there."""
@@ -344,47 +282,65 @@ class Migration(_Part):
     retry_token: Token = ""
     """A new value retries a stalled migration once."""
 
-    @model_validator(mode="after")
-    def _two_ends(self) -> Self:
-        if self.source.backend_ref.name == self.target.backend_ref.name:
-            raise ValueError("source and target are one MemoryBackend")
-        return self
-
 
 # --- MemoryBinding
 
 
-class Clients(_Part):
+class Clients(Part):
     """Who uses the memory."""
 
     selector: Labels = Field(default_factory=dict)
     """Labels of the pods that are expected to acknowledge a switch."""
 
 
-class Workload(_Part):
+class Workload(Part):
     """Something that is restarted."""
 
     kind: Literal["Deployment", "StatefulSet", "DaemonSet"] = "Deployment"
     """Its kind."""
-    name: Name
+    name: ObjectName
     """Its name."""
 
 
-class Binding(_Part):
+def _workloads_once(workloads: list[Workload]) -> list[Workload]:
+    _once([f"{one.kind}/{one.name}" for one in workloads])
+    return workloads
+
+
+_KEYED: Final = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["kind", "name"]}
+
+
+class Binding(Part):
     """Which store an application uses."""
 
     initial_backend_ref: Reference
     """The store before the first switch."""
     clients: Clients = Field(default_factory=Clients)
     """Who uses it."""
-    restart: Annotated[list[Workload], Field(max_length=64)] = Field(default_factory=list)
+    restart: Annotated[
+        list[Workload], Field(max_length=64, json_schema_extra=_KEYED), AfterValidator(_workloads_once)
+    ] = Field(default_factory=list)
     """Workloads that are restarted by a switch."""
 
 
 # --- documents
 
 
-class _Ours(_Part):
+_NAME_LENGTH: Final = 63
+_MIGRATION_LENGTH: Final = 40
+
+
+def _name_rules(length: int) -> tuple[Rule, ...]:
+    """What a file is told by the type of the name."""
+    return (
+        Rule(f"self.metadata.name.size() <= {length}", f"metadata.name is at most {length} characters"),
+        Rule("!self.metadata.name.contains('.')", f"metadata.name: {words.ALLOWED[words.NAME]}"),
+    )
+
+
+class _Ours(Part):
+    RULES = _name_rules(_NAME_LENGTH)
+
     api_version: Literal["memferry.dev/v1alpha1"]
     """Group and version."""
 
@@ -403,12 +359,14 @@ class MemoryBackend(_Ours):
 class MigrationMetadata(Metadata):
     """As everywhere, with a shorter name: names of Jobs are made of it."""
 
-    name: Annotated[Name, Field(max_length=40)]
+    name: Annotated[Name, Field(max_length=_MIGRATION_LENGTH)]
     """Name of the migration, at most 40 characters."""
 
 
 class MemoryMigration(_Ours):
     """A one-shot migration between two MemoryBackends."""
+
+    RULES = _name_rules(_MIGRATION_LENGTH)
 
     kind: Literal["MemoryMigration"]
     """What this is."""
@@ -429,7 +387,7 @@ class MemoryBinding(_Ours):
     """What is asked for."""
 
 
-class ConfigMap(_Part):
+class ConfigMap(Part):
     """A ConfigMap in the same file, for mapping files."""
 
     api_version: Literal["v1"]

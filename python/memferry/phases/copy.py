@@ -3,22 +3,70 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from typing import Final
 
 from memferry._native import Batch, Keys, Mapper, classify, gathered
 from memferry.backends.api import Reader, Source, Target, as_foreign
-from memferry.errors import StoreError
+from memferry.errors import StoreError, TransientError
 from memferry.failpoints import failpoint
 from memferry.ledger import Ledger, RangeState
-from memferry.model import CONFLICT, CREATE, EXISTING, UNCHANGED, UPDATE, Quarantined, Range, inverted, rows_with
-from memferry.phases.gather import Gathered
+from memferry.model import CONFLICT, CREATE, EXISTING, UNCHANGED, UPDATE, Books, Quarantined, Range, inverted, rows_with
+from memferry.phases.gather import Gathering, with_gathering
 from memferry.phases.plan import Options, Plan, Progress, Stop
 from memferry.phases.reading import LOOK_UP_SECS, read_page
 from memferry.phases.transform import Transform
 from memferry.profiles import load_mapper
 from memferry.retry import retrying
 
-__all__ = ["run_copy"]
+__all__ = ["Booked", "Observer", "Pace", "copy_ranges", "save_originals"]
+
+Booked = Callable[[Books, Books], None]
+"""Called with the counts of a range before a page and after it."""
+
+_WAIT_SECS: Final = 600.0
+"""How long ranges of other workers may stand still before a worker that needs them gives up."""
+_POLL_SECS: Final = 1.0
+
+
+class Observer:
+    """Sees what a copy does, and may have a say in what is written over. Called inside the transaction of a page."""
+
+    def seen(self, part: Range, page: int, records: Batch) -> None:
+        """Records as they were read."""
+
+    def judged(self, images: Batch, held: Batch, actions: bytes) -> bytes:  # noqa: ARG002
+        """What is done with records; `held` is what the target has under their ids."""
+        return actions
+
+    def unchanged(self, images: Batch) -> None:
+        """Records that the target has as they should be."""
+
+    def written(self, part: Range, page: int, images: Batch) -> None:
+        """Records that were written."""
+
+
+class Pace:
+    """Holds a rate, shared by all threads."""
+
+    def __init__(self, per_second: float | None, stop: Stop) -> None:
+        self._per_second = per_second
+        self._stop = stop
+        self._lock = threading.Lock()
+        self._next = time.monotonic()
+
+    def take(self, records: int) -> None:
+        """Waits until so many more records are due."""
+        if self._per_second is None:
+            return
+        with self._lock:
+            now = time.monotonic()
+            wait_secs = self._next - now
+            self._next = max(self._next, now) + records / self._per_second
+        if wait_secs > 0:
+            self._stop.wait(wait_secs)
 
 
 class _Copy:
@@ -34,7 +82,9 @@ class _Copy:
         progress: Progress,
         stop: Stop,
         *,
-        resumed: bool,
+        fresh: bool,
+        done: int,
+        expected: int,
     ) -> None:
         self.plan = plan
         self.source = source
@@ -45,13 +95,17 @@ class _Copy:
         self.progress = progress
         self.stop = stop
         # A target that was empty and has no page of ours yet: nothing can be there, so nothing is looked for.
-        self.fresh = plan.target_records == 0 and not resumed
-        self.transform = Transform(plan.transform, plan.accept)
+        self.fresh = fresh
+        self.pace = Pace(options.max_records_per_second, stop)
+        transform = Transform(plan.transform, plan.accept, options.endpoint, stop)
+        self.transform = with_gathering(transform, source, target)
         self.repeated = Keys()
         self.repeated.add_identities(list(plan.repeated))
-        self.documents: Mapper = load_mapper("native", "document")
-        self.done = ledger.books().total("read")
+        self.done = done
+        self.expected = expected
         self.lock = threading.Lock()
+        self.booked: Booked = lambda *_: None
+        self.observer = Observer()
 
     def range(self, part: Range) -> None:
         """Copies one range from where the ledger says."""
@@ -70,7 +124,7 @@ class _Copy:
             before = state
             state = retrying(lambda before=before: self.page(part, reader, before))  # type: ignore[misc]
             with self.lock:
-                self.progress("copy", self.done, self.plan.rows)
+                self.progress("copy", self.done, self.expected)
 
     def page(self, part: Range, reader: Reader, before: RangeState) -> RangeState:
         """Copies one page and books it; the state after it."""
@@ -81,17 +135,20 @@ class _Copy:
         for kind, count in page.records.counts():
             books.of(kind).read += count
         # Exploded observations stand beside what was read.
-        books.of("observation").read += page.nested - page.exploded
+        books.of("observation").read -= page.exploded
         books.of("observation").exploded += page.exploded
         for row in page.quarantined:
             books.of(row.kind or "unknown").read += 1
         applied = self.transform.apply(page.records)
+        # Observations that are kept inside their entities are counted with them.
+        books.of("observation").read += applied.nested - applied.taken
         for kind, count in applied.filtered:
             books.of(kind).filtered += count
         for kind, count in applied.deduplicated:
             books.of(kind).deduplicated += count
         with self.target.transaction():
             self.ledger.check()
+            self.observer.seen(part, before.page, page.records)
             written = self.write(part, applied.records, state)
             quarantined = [*page.quarantined, *applied.quarantined, *written]
             failpoint("written")
@@ -107,6 +164,8 @@ class _Copy:
         failpoint("committed")
         with self.lock:
             self.done += page.read
+            self.booked(before.books, books)
+        self.pace.take(page.read)
         return state
 
     def write(self, part: Range, records: Batch, state: RangeState) -> list[Quarantined]:
@@ -132,6 +191,7 @@ class _Copy:
         if len(records):
             refused = self.target.write(part, records, self.plan.migration, fresh=self.fresh)
             quarantined += refused
+            self.observer.written(part, state.page, self.target.image(records))
             self.count(state, records, "written")
             for row in refused:
                 state.books.of(row.kind or "unknown").written -= 1
@@ -142,7 +202,7 @@ class _Copy:
         held = self.target.fetch(records)
         # A foreign target may file them under other ids.
         images = self.target.image(records)
-        actions = classify(images, held, self.plan.migration)
+        actions = self.observer.judged(images, held, classify(images, held, self.plan.migration))
         left: list[tuple[str, str, str]] = []
         write = {CREATE, UPDATE}
         for action, reason, overwrite in (
@@ -154,30 +214,16 @@ class _Copy:
                 continue
             if overwrite:
                 write.add(action)
-                self.save_originals(chosen, held)
+                keys = Keys()
+                keys.add(chosen)
+                save_originals(self.ledger, held.filter(keys.contains(held)))
             else:
                 left += [(kind, identity, reason) for kind, identity in chosen.identities()]
                 self.count(state, chosen, "conflicts")
         self.ledger.conflict(part.number, state.page, left)
+        self.observer.unchanged(images.filter(rows_with(actions, UNCHANGED)))
         self.count(state, records.filter(rows_with(actions, UNCHANGED)), "unchanged")
         return records.filter(rows_with(actions, *write))
-
-    def save_originals(self, chosen: Batch, held: Batch) -> None:
-        """Keeps target records that are about to be written over, with the markers they have."""
-        keys = Keys()
-        keys.add(chosen)
-        originals = held.filter(keys.contains(held))
-        raw, rows, bad, _ = self.documents.encode(originals)
-        identities = originals.identities()
-        if bad:
-            raise StoreError(
-                "refused",
-                f"{len(bad)} records of the target cannot be kept for a rollback, first {bad[0][1]} {bad[0][2]}: "
-                f"{bad[0][4]}; they are not written over",
-                hint="take them out, or keep them with --on-existing keep",
-            )
-        for row, (_, body, _) in zip(rows, raw.rows(), strict=True):
-            self.ledger.save_original(*identities[row], body.decode())
 
     def count_dropped(self, state: RangeState, records: Batch, fitting: Batch, bad: list[Quarantined]) -> None:
         """Counts what an accepted gap leaves out: a whole kind that the target has no place for."""
@@ -193,44 +239,102 @@ class _Copy:
 
     def count_nested(self, state: RangeState, records: Batch, column: str, sign: int = 1) -> None:
         """Counts the observations that share the fate of their entities."""
-        if isinstance(self.source, Gathered):
+        if isinstance(self.transform, Gathering):
             books = state.books.of("observation")
             setattr(books, column, getattr(books, column) + sign * gathered(records))
 
 
-def run_copy(
+def save_originals(ledger: Ledger, originals: Batch) -> None:
+    """Keeps target records that are about to be written over or deleted, with the markers they have.
+
+    Raises:
+        StoreError: `refused`, one cannot be kept.
+    """
+    documents: Mapper = load_mapper("native", "document")
+    raw, rows, bad, _ = documents.encode(originals)
+    identities = originals.identities()
+    if bad:
+        raise StoreError(
+            "refused",
+            f"{len(bad)} records of the target cannot be kept for a rollback, first {bad[0][1]} {bad[0][2]}: "
+            f"{bad[0][4]}; they are not written over",
+            hint="take them out, or keep them with --on-existing keep",
+        )
+    for row, (_, body, _) in zip(rows, raw.rows(), strict=True):
+        ledger.save_original(*identities[row], body.decode())
+
+
+def copy_ranges(
     plan: Plan,
     source: Source,
     target: Target,
     ledger: Ledger,
     options: Options,
+    ranges: Sequence[Range],
     *,
     progress: Progress = lambda *_: None,
     stop: Stop | None = None,
     resumed: bool = False,
+    booked: Booked = lambda *_: None,
+    observer: Observer | None = None,
 ) -> None:
-    """Copies every range that the ledger does not call done.
+    """Copies those of `ranges` that the ledger does not call done.
+
+    Where kinds come one after another, ranges of other workers are waited for.
 
     Args:
-        plan: What to copy.
+        plan: What they are of.
         source: Where from.
         target: Where to.
         ledger: Holds the lock; says what is done.
         options: What the user chose.
+        ranges: All ranges of the plan, or those of a shard.
         progress: Called after every page.
         stop: Checked between pages.
-        resumed: The plan is from an earlier process; others may have written since.
+        resumed: A page of ours may be there; others may have written since.
+        booked: Called after every page.
+        observer: Sees what is done.
 
     Raises:
         MemferryError: `interrupted`, or what a store raised when retries ran out.
     """
     stop = stop or Stop()
-    copy = _Copy(plan, source, target, ledger, options, progress, stop, resumed=resumed)
+    chosen = {part.number for part in ranges}
+    counts = plan.range_rows or (0,) * len(plan.ranges)
+    expected = plan.rows if len(chosen) == len(plan.ranges) else sum(counts[number] for number in chosen)
+    before = Books()
+    for number, state in retrying(ledger.states).items():
+        if number in chosen:
+            before.add(state.books)
+    read = before.total("read")
+    fresh = plan.target_records == 0 and not resumed
+    copy = _Copy(plan, source, target, ledger, options, progress, stop, fresh=fresh, done=read, expected=expected)
+    copy.booked, copy.observer = booked, observer or Observer()
+    earlier: set[int] = set()
     for stage in _stages(plan, target):
-        _run_stage(copy, stage, options.parallelism, stop)
-    failpoint("before-finish")
-    retrying(lambda: target.finish(plan.migration, list(plan.ranges)))
-    failpoint("after-finish")
+        mine = [part for part in stage if part.number in chosen]
+        if mine:
+            _wait_for(copy, earlier)
+            _run_stage(copy, mine, options.parallelism, stop)
+        earlier |= {part.number for part in stage} - chosen
+
+
+def _wait_for(copy: _Copy, numbers: set[int]) -> None:
+    """Waits until other workers have done their ranges."""
+    left, moved = len(numbers) + 1, time.monotonic()
+    while numbers:
+        states = retrying(copy.ledger.states)
+        waiting = sum(not states[number].done for number in numbers if number in states)
+        waiting += sum(number not in states for number in numbers)
+        if not waiting:
+            return
+        copy.stop.check()
+        if waiting < left:
+            left, moved = waiting, time.monotonic()
+        elif time.monotonic() - moved > _WAIT_SECS:
+            message = f"{waiting} ranges of other shards have to be copied first, and do not move"
+            raise TransientError("unavailable", message)
+        copy.stop.wait(_POLL_SECS)
 
 
 def _stages(plan: Plan, target: Target) -> list[list[Range]]:

@@ -12,21 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from memferry.backends.api import Source, Target
-from memferry.errors import MemferryError, RefusedError
-from memferry.failpoints import failpoint
+from memferry.errors import RefusedError
 from memferry.ledger import Ledger
-from memferry.model import Books, Outcome, Range
-from memferry.phases.copy import run_copy
-from memferry.phases.deletions import carry_deletions
-from memferry.phases.gather import Gathered, gathered_source
+from memferry.model import Books, Outcome
+from memferry.phases import stages
 from memferry.phases.parity import Parity, check_comparable, measure
 from memferry.phases.plan import Options, Plan, Progress, Stop, make_plan, migration_id
+from memferry.phases.stages import Proof, Run
 from memferry.phases.verify import Verification, verify
 from memferry.retry import retrying
 from memferry.stores import has_ledger, ledger_hint, open_source, open_target
-from memferry.urls import StoreUrl
+from memferry.urls import StoreUrl, same_store
 
-__all__ = ["Result", "migrate", "plan_only", "verify_only"]
+__all__ = ["Result", "migrate", "plan_only", "result_of", "search", "verify_only"]
 
 
 @dataclass
@@ -78,20 +76,10 @@ class Result:
             ],
             "elapsed_secs": round(self.elapsed_secs, 3),
             "records_per_sec": round(records / self.elapsed_secs, 1) if self.elapsed_secs else 0.0,
+            "source_unchanged": self.verification.source_unchanged if self.verification else None,
             "resumed": self.resumed,
             "parity": self.parity.to_json() if self.parity else None,
         }
-
-
-def _same(left: StoreUrl, right: StoreUrl) -> bool:
-    """Whether a store, or a half of one, stands on both sides."""
-    return any(_same_part(one, other) for one in left.parts for other in right.parts)
-
-
-def _same_part(left: StoreUrl, right: StoreUrl) -> bool:
-    if left.path is not None and right.path is not None:
-        return left.path.resolve() == right.path.resolve()
-    return (left.backend, left.host, left.port, left.name) == (right.backend, right.host, right.port, right.name)
 
 
 @contextmanager
@@ -106,7 +94,7 @@ def _open(
         scratch = None if has_ledger(target_url) else Path(folder)
         target = open_target(target_url, options.accept, scratch)
         try:
-            yield gathered_source(source, target), target, scratch
+            yield source, target, scratch
         finally:
             target.close()
             source.close()
@@ -152,193 +140,57 @@ def migrate(
     """
     started = time.monotonic()
     stop = stop or Stop()
-    if _same(source_url, target_url):
+    if same_store(source_url, target_url):
         raise RefusedError("invalid", f"source and target are one store: {target_url.text}")
     if options.parity:
         check_comparable(options.transform, source_url, target_url)
     # The first contact is not tried again: a wrong address is told at once.
     fresh_plan: Plan | None = None
-    if has_ledger(target_url):
-        source = open_source(source_url)
-    else:
+    if not has_ledger(target_url):
         fresh_plan = plan_only(source_url, target_url, options, progress=progress, stop=stop)
         approve(fresh_plan)
-        source = retrying(lambda: open_source(source_url))
-    target = retrying(lambda: open_target(target_url, options.accept))
-    source = gathered_source(source, target)
-    try:
-        ledger = Ledger(target.documents, migration_id(source, target))
-        retrying(lambda: ledger.acquire(target))
-        try:
-            with ledger.kept_alive(target):
-                result = _run(source, target, ledger, options, fresh_plan, progress, stop, approve, command)
-                if options.parity:
-                    _search(result, source_url, target_url, source, options, progress, stop)
-                    _settle(target, ledger, outcome=result.outcome)
-                result.elapsed_secs = time.monotonic() - started
-                retrying(lambda: ledger.save_report(json.dumps(result.to_json())))
-        finally:
-            ledger.release()
-    finally:
-        target.close()
-        source.close()
+    again = fresh_plan is not None
+    opened = stages.opened(source_url, target_url, options, progress=progress, stop=stop, again=again)
+    with opened as run, stages.locked(run):
+        result = _run(run, fresh_plan, approve, command)
+        if options.parity:
+            search(result, source_url, target_url, run)
+            stages.settle(run, outcome=result.outcome)
+        result.elapsed_secs = time.monotonic() - started
+        retrying(lambda: run.ledger.save_report(json.dumps(result.to_json())))
     return result
 
 
-def _run(
-    source: Source,
-    target: Target,
-    ledger: Ledger,
-    options: Options,
-    fresh_plan: Plan | None,
-    progress: Progress,
-    stop: Stop,
-    approve: Callable[[Plan], None],
-    command: str,
-) -> Result:
-    run = retrying(ledger.run)
-    resumed = run is not None and run["state"] in {"copying", "verifying"}
-    if run is not None and resumed:
-        plan = _bound_plan(ledger, source, options, copied=run["state"] == "verifying")
-        approve(plan)
-    else:
-        plan = _start(source, target, ledger, options, fresh_plan, progress, stop, approve)
-    _note(target, ledger, plan, command)
-    retrying(lambda: target.prepare(plan.migration, plan.vectors))
-    failpoint("prepared")
-    run_copy(plan, source, target, ledger, options, progress=progress, stop=stop, resumed=resumed)
-    if options.delete:
-        carry_deletions(plan, source, target, ledger, options, stop)
-        retrying(lambda: target.finish(plan.migration, list(plan.ranges)))
-    _settle(target, ledger, state="verifying")
-    failpoint("copied")
-    books = retrying(ledger.books)
-    if not books.balanced():
-        raise MemferryError("books", f"the books do not balance: {books.to_json()}")
-    if isinstance(source, Gathered):
-        source.gather()
-    verification = verify(plan, source, target, ledger, options, progress=progress, stop=stop)
-    conflicts = retrying(lambda: list(ledger.conflicts()))
-    outcome = judge(plan, books, verification, options)
-    _settle(target, ledger, state="done", outcome=outcome, verify=verification.counts())
-    dropped = any(gap.name in plan.accept for gap in plan.gaps)
-    return Result(plan.migration, outcome, not dropped, plan, books, verification, conflicts, resumed=resumed)
+def _run(run: Run, fresh_plan: Plan | None, approve: Callable[[Plan], None], command: str) -> Result:
+    """All stages, one after another."""
+    plan, resumed = stages.bind(run, fresh_plan=fresh_plan, approve=approve)
+    stages.settle(run, **stages.told(run, plan, command=command))
+    stages.prepare(run, plan)
+    stages.transfer(run, plan, resumed=resumed)
+    stages.finish(run, plan)
+    return result_of(plan, stages.prove(run, plan), resumed=resumed)
 
 
-def _settle(target: Target, ledger: Ledger, **changes: Any) -> None:
-    """Changes the run document, unless another run has taken the migration over."""
-
-    def note() -> None:
-        with target.transaction():
-            ledger.check()
-            ledger.save_run(**changes)
-
-    retrying(note)
-
-
-def _start(
-    source: Source,
-    target: Target,
-    ledger: Ledger,
-    options: Options,
-    fresh_plan: Plan | None,
-    progress: Progress,
-    stop: Stop,
-    approve: Callable[[Plan], None],
-) -> Plan:
-    if fresh_plan is not None:
-        store = {"backend": target.backend, "profile": target.profile, "identity": target.identity}
-        plan = replace(fresh_plan, migration=ledger.migration, target=store)
-    else:
-        plan = make_plan(source, target, options, progress=progress, stop=stop)
-        approve(plan)
-
-    def start() -> None:
-        with target.transaction():
-            ledger.check()
-            ledger.start_run(plan.to_json(), plan_hash=plan.hash(), source=plan.source, target=plan.target)
-
-    retrying(start)
-    failpoint("planned")
-    return plan
-
-
-def _note(target: Target, ledger: Ledger, plan: Plan, command: str) -> None:
-    """Notes what `status` tells of the run."""
-    _settle(
-        target,
-        ledger,
-        command=command,
-        folder=str(Path.cwd()),
-        rows=plan.rows,
-        began_at=time.time(),
-        read_before=retrying(ledger.books).total("read"),
-        outcome=None,
+def result_of(plan: Plan, proof: Proof, *, resumed: bool = False) -> Result:
+    """The result of a run that came to its end."""
+    lossless = not stages.dropped(plan)
+    return Result(
+        plan.migration,
+        proof.outcome,
+        lossless,
+        plan,
+        proof.books,
+        proof.verification,
+        proof.conflicts,
+        resumed=resumed,
     )
 
 
-def _bound_plan(ledger: Ledger, source: Source, options: Options, *, copied: bool) -> Plan:
-    text = retrying(ledger.plan)
-    if text is None:
-        raise MemferryError("no-migration", f"migration {ledger.migration} is unfinished and has no plan")
-    plan = Plan.from_json(text)
-    if tuple(sorted(options.accept)) != plan.accept:
-        raise RefusedError(
-            "plan-changed",
-            f"migration {ledger.migration} is unfinished and was planned with accepted gaps "
-            f"{list(plan.accept)}, not {sorted(options.accept)}",
-            hint="resume with the same options, or `memferry rollback` first",
-        )
-    changed = plan.transform.changed(options.transform)
-    if changed:
-        raise RefusedError(
-            "plan-changed",
-            f"migration {ledger.migration} is unfinished and was planned with another {', '.join(changed)}",
-            hint="resume with the same options, or `memferry rollback` first",
-        )
-    if plan.source.get("witness") != source.witness():
-        if copied:  # What is left to do is to compare, and that needs no offsets.
-            return replace(plan, ranges=_whole(source))
-        raise RefusedError(
-            "plan-changed",
-            f"the source {plan.source['identity']} is not as it was when migration {ledger.migration} was planned",
-            hint="put the source back as it was, or `memferry rollback` first",
-        )
-    return plan
-
-
-def _whole(source: Source) -> tuple[Range, ...]:
-    """Every stream as one range."""
-    return tuple(Range(i, stream.name, None, None) for i, stream in enumerate(source.streams()))
-
-
-def judge(plan: Plan, books: Books, verification: Verification, options: Options) -> Outcome:
-    """One word for a run that came to its end."""
-    failed = (
-        not verification.equal or books.total("conflicts") > 0 or books.total("quarantined") > options.max_quarantined
-    )
-    if failed:
-        return "not_proven"
-    if plan.transform.partial:
-        return "partial"
-    # A plan without a digest of the source is no witness; then the user's word counts, and only then.
-    unchanged = verification.source_unchanged if plan.source_total else options.source_frozen
-    return "proven" if unchanged else "matched_live"
-
-
-def _search(
-    result: Result,
-    source_url: StoreUrl,
-    target_url: StoreUrl,
-    source: Source,
-    options: Options,
-    progress: Progress,
-    stop: Stop | None,
-) -> None:
+def search(result: Result, source_url: StoreUrl, target_url: StoreUrl, run: Run) -> None:
     """Compares searches; what they come to changes the outcome only where a recall was asked for."""
     check_comparable(result.plan.transform)
-    result.parity = measure(source_url, target_url, source, options, progress=progress, stop=stop)
-    if not result.parity.reaches(options.min_recall):
+    result.parity = measure(source_url, target_url, run.source, run.options, progress=run.progress, stop=run.stop)
+    if not result.parity.reaches(run.options.min_recall):
         result.outcome = "not_proven"
 
 
@@ -356,13 +208,13 @@ def verify_only(
         RefusedError: `no-migration`.
     """
     started = time.monotonic()
+    stop = stop or Stop()
     if options.parity:
         check_comparable(options.transform, source_url, target_url)
     if not has_ledger(target_url):
         raise RefusedError("no-migration", f"there is nothing at {target_url.text}", hint=ledger_hint(target_url))
-    opened, target = open_source(source_url), open_target(target_url, options.accept)
+    source, target = open_source(source_url), open_target(target_url, options.accept)
     try:
-        source = gathered_source(opened, target)
         ledger = Ledger(target.documents, migration_id(source, target))
         text = ledger.plan()
         if text is None:
@@ -376,18 +228,17 @@ def verify_only(
             # What was given up then is not expected now.
             target.close()
             target = open_target(target_url, plan.accept)
-            source, ledger = gathered_source(opened, target), Ledger(target.documents, plan.migration)
+            ledger = Ledger(target.documents, plan.migration)
         # The source may have grown since: the whole of it is compared, not the ranges of the plan.
-        plan = replace(plan, ranges=_whole(source))
+        plan = replace(plan, ranges=stages.whole(source))
         verification = verify(plan, source, target, ledger, options, progress=progress, stop=stop)
         books = ledger.books()
-        outcome = judge(plan, books, verification, options)
-        dropped = any(gap.name in plan.accept for gap in plan.gaps)
-        result = Result(plan.migration, outcome, not dropped, plan, books, verification, list(ledger.conflicts()))
+        outcome = stages.judge(plan, books, verification, options)
+        result = result_of(plan, Proof(outcome, books, verification, list(ledger.conflicts())))
         if options.parity:
-            _search(result, source_url, target_url, source, options, progress, stop)
+            search(result, source_url, target_url, Run(source, target, ledger, options, progress, stop))
     finally:
         target.close()
-        opened.close()
+        source.close()
     result.elapsed_secs = time.monotonic() - started
     return result

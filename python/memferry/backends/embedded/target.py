@@ -26,6 +26,7 @@ class EmbeddedTarget:
     native = True
     resume: Literal["page", "range"] = "page"
     ordered = False
+    fences = True
 
     def __init__(self, path: Path, identity: str | None = None) -> None:
         self._path = path

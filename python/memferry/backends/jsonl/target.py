@@ -61,6 +61,7 @@ class JsonlTarget:
     backend = "jsonl"
     resume: Literal["page", "range"] = "range"
     ordered = False
+    fences = True
 
     def __init__(
         self,

@@ -6,13 +6,13 @@ import hashlib
 from collections.abc import Callable
 from typing import Final
 
+from memferry.backends.api import is_lock
 from memferry.backends.neo4j.layout import LEDGER
 from memferry.backends.neo4j.transactions import SLOTS, Transactions
 
 __all__ = ["Neo4jDocuments"]
 
 _MAX_KEY_BYTES: Final = 4000
-_LOCK: Final = "lock"
 
 
 def _composed(migration: str, key: str) -> str:
@@ -24,15 +24,15 @@ def _composed(migration: str, key: str) -> str:
     return f"{data[: _MAX_KEY_BYTES // 2].decode(errors='ignore')}\uffff{hashlib.sha256(data).hexdigest()}"
 
 
-def _copy(slot: int) -> str:
-    """Name of the lock that a transaction looks at."""
-    return _LOCK if slot % SLOTS == 0 else f"{_LOCK}/{slot % SLOTS}"
+def _copy(lock: str, slot: int) -> str:
+    """Name of the copy of a lock that a transaction looks at."""
+    return lock if slot % SLOTS == 0 else f"{lock}/{slot % SLOTS}"
 
 
 class Neo4jDocuments:
     """Documents in nodes that no reader of memories sees.
 
-    The document `lock` stands there once for each of `SLOTS` transactions: who reads it in a transaction holds a copy
+    A lock stands there once for each of `SLOTS` transactions: who reads it in a transaction holds a copy
     of its own to the end, who writes it needs them all. So nobody takes it over while one that has looked at it is at
     work, and those do not wait for each other.
 
@@ -49,7 +49,7 @@ class Neo4jDocuments:
     def put(self, migration: str, key: str, value: str) -> None:
         """Writes a document."""
         self._prepare()
-        names = [_copy(slot) for slot in range(SLOTS)] if key == _LOCK else [key]
+        names = [_copy(key, slot) for slot in range(SLOTS)] if is_lock(key) else [key]
         self._run(
             f"UNWIND $rows AS row MERGE (d:{LEDGER} {{key: row[0]}}) "
             "SET d.migration = $migration, d.name = row[1], d.value = $value",
@@ -59,22 +59,21 @@ class Neo4jDocuments:
         )
 
     def get(self, migration: str, key: str) -> str | None:
-        """Reads a document. Who reads `lock` holds it until the transaction ends."""
+        """Reads a document. Who reads a lock holds it until the transaction ends."""
         slot = self._transactions.slot
-        if key == _LOCK and slot is not None:
+        if is_lock(key) and slot is not None:
             self._prepare()
             [(value,)] = self._run(
                 # Made where there is none, so that of two who find none the second waits for the first.
                 f"MERGE (d:{LEDGER} {{key: $key}}) ON CREATE SET d.migration = $migration, d.name = $name "
                 "SET d.seen = timestamp() RETURN d.value",
-                key=_composed(migration, _copy(slot)),
+                key=_composed(migration, _copy(key, slot)),
                 migration=migration,
-                name=_copy(slot),
+                name=_copy(key, slot),
             )
             return None if value is None else str(value)
-        name = _copy(0) if key == _LOCK else key
         rows = self._run(
-            f"MATCH (d:{LEDGER} {{key: $key}}) RETURN d.value", key=_composed(migration, name), writes=False
+            f"MATCH (d:{LEDGER} {{key: $key}}) RETURN d.value", key=_composed(migration, key), writes=False
         )
         return rows[0][0] if rows else None
 

@@ -91,6 +91,7 @@ class Neo4jPlainTarget:
     native = False
     resume: Literal["page", "range"] = "page"
     ordered = True
+    fences = False
 
     def __init__(self, url: StoreUrl, accepted: tuple[str, ...] = (), scratch: Path | None = None) -> None:
         if url.key is None:
@@ -216,6 +217,10 @@ class Neo4jPlainTarget:
     def filed(self, records: Batch) -> list[tuple[str, str]]:
         """Ids are kept, in the property that was named."""
         return records.identities()
+
+    def filed_under(self, identities: list[tuple[str, str]]) -> list[tuple[str, str]]:
+        """See `memferry.backends.api.Foreign`."""
+        return identities
 
     # --- reading and writing
 

@@ -44,6 +44,7 @@ class Neo4jTarget:
     native = True
     resume: Literal["page", "range"] = "page"
     ordered = True
+    fences = True
 
     def __init__(self, url: StoreUrl, accepted: tuple[str, ...] = ()) -> None:
         if url.profile != "native":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 
 from memferry._native import Mapper, QdrantStore
+from memferry.backends.api import WRITE_SECS
 from memferry.model import Limits, Page, Quarantined, Range, Stream
 from memferry.profiles import load_mapper
 from memferry.urls import StoreUrl
@@ -22,6 +23,7 @@ def connect(url: StoreUrl) -> QdrantStore:
         f"{scheme}://{url.host}:{url.port}",
         api_key=url.secrets.api_key,
         ca_pem=ca_file.read_text("utf-8") if ca_file else None,
+        timeout_secs=WRITE_SECS,
     )
 
 

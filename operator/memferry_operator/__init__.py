@@ -1,0 +1,1 @@
+"""The operator: a pure brain (`brain.plan`) and hands that observe and act."""

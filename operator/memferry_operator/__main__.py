@@ -1,0 +1,6 @@
+"""`python -m memferry_operator`."""
+
+from memferry_operator.main import run
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,132 @@
+"""BulkTransfer: one Indexed Job, an index a shard; Leases report, the ledger knows."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Final
+
+from memferry.manifest.status import Progress, ShardCounts, StallReason
+from memferry_operator import names
+from memferry_operator.actions import DeletePod
+from memferry_operator.brain import hold, jobs, times
+from memferry_operator.brain.draft import Draft
+from memferry_operator.observed import Job, Pod
+from memferry_operator.observed import Progress as Reported
+from memferry_operator.reasons import Reason
+
+__all__ = ["bulk_transfer", "replace_silent"]
+
+_MOST_REPLACED: Final = 10
+_UNSCHEDULABLE_AFTER: Final = timedelta(minutes=5)
+
+
+def bulk_transfer(draft: Draft) -> None:
+    """Copies every shard."""
+    if not hold.held(draft):
+        return
+    shards = draft.status.plan.shards if draft.status.plan else 1
+    job = jobs.ensure(
+        draft,
+        "transfer",
+        completions=shards,
+        parallelism=min(shards, parallelism(draft)),
+        suspend=draft.spec.suspend,
+    )
+    if job is None:
+        draft.going(Reason.COPYING)
+        return
+    _report(draft, job, shards)
+    if job.complete:
+        draft.condition(
+            "DataTransferred", "True", "Copied", draft.status.progress.summary if draft.status.progress else ""
+        )
+        if draft.spec.stop_after == "Copy":
+            draft.enter("Succeeded", Reason.REHEARSED, "stopped after the copy, as asked")
+        else:
+            draft.enter("Validation", Reason.VERIFYING)
+    elif job.failure is not None:
+        draft.stall(*jobs.failure(draft, job))
+    elif not draft.spec.suspend:
+        replace_silent(draft, job)
+        if draft.stalled is None:
+            draft.going(Reason.COPYING)
+
+
+def parallelism(draft: Draft) -> int:
+    """Pods at a time: one where the target is a file, and no more than the backends bear."""
+    ends = [draft.observed.backends.get(draft.source), draft.observed.backends.get(draft.target)]
+    target = ends[1]
+    if target is not None and target.backend in {"embedded", "jsonl"}:
+        return 1
+    caps = [end.caps.concurrency for end in ends if end is not None and end.caps.concurrency]
+    return min([draft.spec.transfer.parallelism, *caps])
+
+
+def _report(draft: Draft, job: Job, shards: int) -> None:
+    reports: list[Reported] = []
+    for index in range(shards):
+        lease = draft.observed.leases.get(names.shard(draft.observed.name, index))
+        if lease and lease.progress and lease.progress.attempt == draft.status.attempt:
+            reports.append(lease.progress)
+    total = draft.status.plan.records if draft.status.plan else None
+    read = sum(r.read for r in reports)
+    rate = round(sum(r.records_per_second for r in reports)) if job.active else 0
+    percent = 100 if job.complete else min(99, read * 100 // total) if total else None
+    left = max(0, total - read) if total is not None else None
+    draft.update(
+        shards=ShardCounts(
+            total=shards,
+            succeeded=job.succeeded,
+            active=job.active,
+            failed=job.failed,
+            replaced=draft.status.shards.replaced if draft.status.shards else 0,
+        ),
+        progress=Progress(
+            read=read,
+            written=sum(r.written for r in reports),
+            quarantined=sum(r.quarantined for r in reports),
+            total=total,
+            percent=percent,
+            records_per_second=rate,
+            eta_secs=round(left / rate) if rate and left is not None else None,
+            summary=f"{percent}% ({read:,}/{total:,})" if percent is not None and total is not None else f"{read:,}",
+        ),
+    )
+
+
+def replace_silent(draft: Draft, job: Job) -> None:
+    """Ends pods whose numbers have not moved for `stallTimeout`; their Job starts others.
+
+    These deletions are counted here, apart from the Job's own backoff.
+    """
+    limit = times.duration(draft.spec.transfer.stall_timeout)
+    replaced = draft.status.shards.replaced if draft.status.shards else 0
+    for pod in draft.observed.pods:
+        if pod.role != job.role or pod.attempt != job.attempt or pod.ended or pod.deleting:
+            continue
+        if pod.phase == "Pending" and pod.since and draft.now - pod.since > _UNSCHEDULABLE_AFTER:
+            draft.stall(StallReason.WORKER_UNSCHEDULABLE, f"pod {pod.name} waits: {pod.waiting or 'not scheduled'}")
+            return
+        moved = _moved(draft, pod)
+        if pod.phase != "Running" or moved is None:
+            continue
+        if draft.now - moved <= limit:
+            draft.wake(limit - (draft.now - moved) + timedelta(seconds=1))
+        elif replaced >= _MOST_REPLACED:
+            draft.stall(StallReason.NO_PROGRESS, f"pod {pod.name}: no progress, and {replaced} were replaced before")
+            return
+        else:
+            replaced += 1
+            draft.act(DeletePod(pod.name))
+    if draft.status.shards:
+        draft.update(shards=draft.status.shards.model_copy(update={"replaced": replaced}))
+
+
+def _moved(draft: Draft, pod: Pod) -> datetime | None:
+    """When the pod's numbers moved last, at the earliest when it began."""
+    name = draft.observed.name
+    lease = draft.observed.leases.get(
+        names.shard(name, pod.index) if pod.role == "transfer" else names.lease(name, pod.role),
+    )
+    told = lease.progress.progressed_at if lease and lease.progress and lease.holder == pod.name else None
+    return max([at for at in (told, pod.since) if at is not None], default=None)

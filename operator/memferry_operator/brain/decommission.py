@@ -1,0 +1,38 @@
+"""Decommission: the source is kept, or deleted after an approval of its own."""
+
+from __future__ import annotations
+
+from memferry.manifest.status import StallReason
+from memferry_operator.brain import jobs, switch
+from memferry_operator.brain.draft import Draft
+from memferry_operator.reasons import Reason
+
+__all__ = ["decommission"]
+
+
+def decommission(draft: Draft) -> None:
+    """Retain ends here; Delete waits for its approval and for everything that speaks against it."""
+    if draft.spec.decommission.policy == "Retain":
+        draft.enter("Succeeded", Reason.SUCCEEDED, f"{draft.source} is kept")
+        return
+    stray = draft.status.monitoring.stray_writes if draft.status.monitoring else 0
+    if stray:
+        draft.stall(StallReason.RETIRE_REFUSED, f"{stray} records were written to {draft.source} after the switch")
+        return
+    if draft.observed.references:
+        who = ", ".join(draft.observed.references)
+        draft.stall(StallReason.RETIRE_REFUSED, f"{draft.source} is still used by {who}")
+        return
+    if not switch.approved(draft, "Decommission"):
+        return
+    if draft.spec.suspend:
+        draft.going(Reason.SUSPENDED)
+        return
+    job = jobs.ensure(draft, "retire")
+    if job is None or not job.ended:
+        draft.going(Reason.RETIRING)
+    elif job.complete:
+        draft.condition("SourceDecommissioned", "True", "Deleted")
+        draft.enter("Succeeded", Reason.SUCCEEDED, f"what was read from {draft.source} is deleted")
+    else:
+        draft.stall(*jobs.failure(draft, job))

@@ -1,0 +1,100 @@
+"""Monitoring: the new side is watched, the old one kept up to date where the way back is open."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Final
+
+from memferry.manifest.status import MonitoringStatus, StallReason
+from memferry_operator.actions import Emit
+from memferry_operator.brain import steps, switch, times
+from memferry_operator.brain.draft import Draft
+from memferry_operator.observed import Answer
+from memferry_operator.reasons import Reason
+
+__all__ = ["monitoring", "switch_back"]
+
+_PATIENCE: Final = timedelta(minutes=2)
+"""A probe without an answer for so long was none."""
+
+
+def monitoring(draft: Draft) -> None:
+    """Checks at an interval, and ends after the duration."""
+    if not switch.ensure_worker(draft):
+        return
+    draft.update_traffic(direction="Back")
+    spec, state = draft.spec.monitoring, draft.status.monitoring or MonitoringStatus()
+    switched = times.instant(draft.traffic.switched_at) or draft.now
+    said = steps.answer(draft) if draft.traffic.command else None
+    checked = times.instant(state.checked_at) or switched
+    if draft.traffic.command == "Probe" and said is not None:
+        _judge(draft, said, state)
+    elif draft.traffic.command == "Pass" and said is not None and said.done:
+        switch.synced(draft, said)
+    elif draft.traffic.command == "Probe" and draft.now - checked > _PATIENCE:
+        draft.update(monitoring=state.model_copy(update={"checked_at": times.text(draft.now)}))
+        _pass(draft)
+    state = draft.status.monitoring or state
+    if state.failures >= spec.failure_limit:
+        _failed(draft, state)
+        return
+    end = switched + times.duration(spec.duration)
+    if draft.now >= end and not draft.spec.suspend:
+        draft.condition("MonitoringPassed", "True", "Passed")
+        draft.enter("Decommission", Reason.RETIRING)
+        return
+    due = (times.instant(state.checked_at) or switched) + times.duration(spec.interval)
+    if draft.now >= due and draft.traffic.command != "Probe":
+        steps.order(draft, "Probe")
+    elif not draft.traffic.command:
+        _pass(draft)
+    draft.going(Reason.WATCHING)
+    draft.wake(max(timedelta(seconds=1), min(due, end) - draft.now))
+
+
+def _pass(draft: Draft) -> None:
+    """Keeps the old side up to date where the plan proved that nothing is lost on the way back."""
+    if draft.status.plan and draft.status.plan.way_back:
+        draft.update(sync=None)
+        steps.order(draft, "Pass")
+    else:
+        draft.update_traffic(command="")
+
+
+def _judge(draft: Draft, said: Answer, state: MonitoringStatus) -> None:
+    """No data is inconclusive, never a failure."""
+    binding, failures = draft.observed.binding, state.failures
+    errors = sum(client.errors for client in binding.clients) if binding else 0
+    found = said.body.get("stray") or {}
+    stray = int(found.get("records") or 0)
+    if said.done:
+        away = (said.body.get("target") or {}).get("reachable") is False
+        bad = away or errors > state.client_errors
+        failures = failures + 1 if bad else 0
+    if stray > state.stray_writes:
+        ids = ", ".join("/".join(map(str, one)) for one in (found.get("ids") or [])[:5])
+        draft.act(Emit("Warning", "StrayWrites", f"{stray} records were written to {draft.source} since: {ids}"))
+    draft.update(
+        monitoring=MonitoringStatus(
+            failures=failures,
+            checked_at=times.text(draft.now),
+            stray_writes=max(stray, state.stray_writes),
+            client_errors=errors,
+        ),
+    )
+    _pass(draft)
+
+
+def _failed(draft: Draft, state: MonitoringStatus) -> None:
+    if draft.spec.monitoring.auto_switch_back and draft.status.plan and draft.status.plan.way_back:
+        switch_back(draft, f"{state.failures} checks failed in a row")
+    else:
+        draft.condition("MonitoringPassed", "False", "Failed", f"{state.failures} checks failed in a row")
+        draft.stall(StallReason.MONITORING_FAILED, f"{state.failures} checks failed in a row; {draft.target} serves")
+
+
+def switch_back(draft: Draft, why: str) -> None:
+    """The switch in the other direction."""
+    draft.update(monitoring=None, sync=None)
+    draft.update_traffic(direction="Back", step="Preparing", command="", returns=0, returned_at=None)
+    draft.enter("TrafficSwitch", Reason.SWITCHING_BACK, why)

@@ -1,0 +1,281 @@
+"""The switch in steps: each is written to the status first, then ordered, journaled, shown to the clients.
+
+    Preparing -> Freezing -> FinalPass -> Flipping -> Serving -> Settled
+                 (Offline: Frozen, for the whole copy)
+    Freezing, Frozen, FinalPass, Flipping -> Returning, when anything fails or a deadline is missed
+
+`Serving` is the point of no return: who wrote it to the status goes on until the new side serves.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any, Final, Literal
+
+from memferry_operator import names
+from memferry_operator.actions import Emit, SendCommand, WriteBinding
+from memferry_operator.brain import times
+from memferry_operator.brain.draft import Draft
+from memferry_operator.observed import Answer, BindingState, Client, Command, Mode
+
+__all__ = [
+    "MOVING",
+    "acknowledged",
+    "alive",
+    "answer",
+    "away",
+    "begin_flip",
+    "begin_freeze",
+    "begin_return",
+    "drive",
+    "home",
+    "order",
+    "send",
+]
+
+MOVING: Final = frozenset({"Freezing", "FinalPass", "Flipping", "Serving", "Returning"})
+_LIVE: Final = timedelta(seconds=20)
+_POLL: Final = timedelta(seconds=1)
+_SKEW: Final = timedelta(seconds=5)
+
+
+def home(draft: Draft) -> str:
+    """The side that served before this switch."""
+    return draft.source if draft.traffic.direction == "Forward" else draft.target
+
+
+def away(draft: Draft) -> str:
+    """The side that is to serve."""
+    return draft.target if draft.traffic.direction == "Forward" else draft.source
+
+
+def order(draft: Draft, verb: str, **changes: Any) -> None:
+    """Gives the switch worker its next command."""
+    draft.update_traffic(command=verb, sequence=draft.traffic.sequence + 1, **changes)
+    send(draft)
+
+
+def _command(draft: Draft) -> Command:
+    """The command that the status speaks of."""
+    traffic = draft.traffic
+    verb: Literal["Pass", "Journal", "ReadJournal", "FinalPass", "Probe"] = traffic.command  # type: ignore[assignment]
+    if verb == "Journal":
+        return Command(
+            traffic.sequence,
+            verb,
+            revision=traffic.revision,
+            mode=traffic.mode,
+            active=traffic.active,
+            frozen_until=traffic.frozen_until,
+        )
+    if verb == "Probe":
+        return Command(traffic.sequence, verb, stray=True if draft.status.plan and draft.status.plan.way_back else None)
+    return Command(traffic.sequence, verb, direction=None if verb == "ReadJournal" else traffic.direction)
+
+
+def send(draft: Draft) -> None:
+    """Puts the command where the worker reads it, unless it stands there."""
+    draft.actions = [a for a in draft.actions if not isinstance(a, SendCommand)]
+    if draft.traffic.command and draft.observed.command != _command(draft):
+        draft.act(SendCommand(_command(draft)))
+
+
+def answer(draft: Draft) -> Answer | None:
+    """What the worker answered to the command as it stands."""
+    send(draft)
+    lease = draft.observed.leases.get(names.lease(draft.observed.name, "switch"))
+    found = lease.answer if lease else None
+    return found if found and found.sequence == draft.traffic.sequence else None
+
+
+def alive(draft: Draft) -> bool:
+    """Whether the switch worker of this attempt runs and reports."""
+    lease = draft.observed.leases.get(names.lease(draft.observed.name, "switch"))
+    holders = {
+        pod.name
+        for pod in draft.observed.pods
+        if pod.role == "switch" and pod.attempt == draft.status.attempt and pod.phase == "Running" and not pod.deleting
+    }
+    return bool(lease and lease.renewed_at and draft.now - lease.renewed_at < _LIVE and lease.holder in holders)
+
+
+def acknowledged(clients: tuple[Client, ...], revision: int, mode: Mode, active: str) -> int:
+    """How many clients have acknowledged exactly this."""
+    return sum((c.revision, c.mode, c.active) == (revision, mode, active) for c in clients)
+
+
+def begin_freeze(draft: Draft, binding: BindingState, until: datetime) -> None:
+    """Writes are to stop."""
+    order(
+        draft,
+        "Journal",
+        step="Freezing",
+        revision=max(draft.traffic.revision, binding.revision) + 1,
+        mode="Frozen",
+        active=binding.active,
+        frozen_at=times.text(draft.now),
+        frozen_until=times.text(until),
+        acked=0,
+        expected=len(binding.clients),
+    )
+    draft.act(Emit("Normal", "Freezing", f"writes stop, revision {draft.traffic.revision}"))
+
+
+def begin_flip(draft: Draft) -> None:
+    """The other side is to be opened, still frozen."""
+    until = draft.traffic.frozen_until or times.text(draft.now + _freeze(draft))
+    revision = draft.traffic.revision + 1
+    order(draft, "Journal", step="Flipping", revision=revision, active=away(draft), acked=0, frozen_until=until)
+
+
+def begin_return(draft: Draft, why: str) -> None:
+    """The side that served before serves again."""
+    binding = draft.observed.binding
+    revision = max(draft.traffic.revision, binding.revision if binding else 0) + 1
+    order(draft, "Journal", step="Returning", revision=revision, mode="Serving", active=home(draft), frozen_until=None)
+    draft.act(Emit("Warning", "Returning", f"{home(draft)} serves again: {why}"))
+    draft.condition("TrafficSwitched", "False", "Returned", why)
+
+
+def drive(draft: Draft, binding: BindingState) -> None:
+    """Goes on with the step that the status speaks of."""
+    draft.wake(_POLL)
+    step = draft.traffic.step
+    if binding.revision > draft.traffic.revision:
+        _overtaken(draft, binding)
+    elif step == "Returning":
+        _returning(draft, binding)
+    elif step == "Serving":
+        _serving(draft, binding, answer(draft))
+    elif _in_time(draft) and (said := answer(draft)) is not None:
+        _go_on(draft, binding, said)
+
+
+def _in_time(draft: Draft) -> bool:
+    """Whether the freeze may last; gives it back where not."""
+    until = times.instant(draft.traffic.frozen_until)
+    if until is None or draft.now <= until - _margin(draft):
+        return True
+    begin_return(draft, f"{draft.traffic.step} was not done in time")
+    return False
+
+
+def _go_on(draft: Draft, binding: BindingState, said: Answer) -> None:
+    """From one step of a freeze to the next."""
+    step, revision = draft.traffic.step, draft.traffic.revision
+    if not said.done:
+        _failed(draft, said)
+    elif said.verb == "ReadJournal":
+        _journal_read(draft, said)
+    elif step == "FinalPass":
+        _final_pass(draft, said)
+    elif draft.traffic.frozen_until is None:
+        draft.update_traffic(frozen_until=times.text(draft.now + _freeze(draft)))
+    elif not (_shown(draft, binding) and _all(draft, binding)):
+        return
+    elif step == "Flipping":
+        order(draft, "Journal", step="Serving", revision=revision + 1, mode="Serving", frozen_until=None)
+    elif draft.traffic.direction == "Forward" and draft.spec.strategy == "Offline":
+        draft.update_traffic(step="Frozen")
+    else:
+        order(draft, "FinalPass", step="FinalPass")
+
+
+def _freeze(draft: Draft) -> timedelta:
+    return times.duration(draft.spec.cutover.max_write_freeze)
+
+
+def _margin(draft: Draft) -> timedelta:
+    """Clocks of leader and clients may differ by so much."""
+    return min(_SKEW, _freeze(draft) / 4)
+
+
+def _shown(draft: Draft, binding: BindingState) -> bool:
+    """Whether the binding says what the status says; writes it where it does not."""
+    traffic = draft.traffic
+    if binding.revision == traffic.revision:
+        return True
+    until = times.instant(traffic.frozen_until)
+    draft.act(WriteBinding(traffic.active, traffic.revision, traffic.mode, until, locked=True))
+    return False
+
+
+def _all(draft: Draft, binding: BindingState) -> bool:
+    traffic, expected = draft.traffic, len(binding.clients)
+    acked = acknowledged(binding.clients, traffic.revision, traffic.mode, traffic.active)
+    draft.update_traffic(acked=acked, expected=expected)
+    if acked == expected:
+        return True
+    begun = times.instant(traffic.frozen_at) or draft.now
+    if traffic.step == "Freezing" and draft.now > begun + times.duration(draft.spec.cutover.ack_timeout):
+        silent = [c.name for c in binding.clients if c.revision != traffic.revision]
+        begin_return(draft, f"{expected - acked} of {expected} clients did not acknowledge: {', '.join(silent[:10])}")
+    return False
+
+
+def _final_pass(draft: Draft, said: Answer) -> None:
+    wrong = {name: int(said.body.get(name) or 0) for name in ("missing", "different")}
+    if any(wrong.values()):
+        begin_return(draft, f"the final pass is not proven: {wrong['missing']} missing, {wrong['different']} different")
+    else:
+        begin_flip(draft)
+
+
+def _failed(draft: Draft, said: Answer) -> None:
+    """A command that failed ends the freeze; the journal that refused may know better and is asked first."""
+    if said.verb == "Journal" and said.code == "journal":
+        order(draft, "ReadJournal")
+    else:
+        begin_return(draft, f"{said.verb} failed: {said.code}: {said.message}")
+
+
+def _journal_read(draft: Draft, said: Answer) -> None:
+    """A journal that says that the new side serves is followed; else the freeze is given back above it."""
+    stands = said.body.get("journal") or {}
+    revision, traffic = int(stands.get("revision") or 0), draft.traffic
+    if revision > traffic.revision and (stands.get("mode"), stands.get("active")) == ("Serving", away(draft)):
+        order(
+            draft, "Journal", step="Serving", revision=revision, mode="Serving", active=away(draft), frozen_until=None
+        )
+    else:
+        draft.update_traffic(revision=max(traffic.revision, revision))
+        begin_return(draft, f"the journal of the binding is at revision {revision}")
+
+
+def _serving(draft: Draft, binding: BindingState, said: Answer | None) -> None:
+    if said is None:
+        return
+    if not said.done:
+        order(draft, "Journal")
+    elif _shown(draft, binding):
+        begun = times.instant(draft.traffic.frozen_at)
+        millis = round((draft.now - begun).total_seconds() * 1000) if begun else None
+        at = times.text(draft.now)
+        draft.update_traffic(step="Settled", switched_at=at, write_freeze_millis=millis, command="", returns=0)
+        draft.condition("TrafficSwitched", "True", "Switched", f"{away(draft)} serves, writes waited {millis} ms")
+        draft.act(Emit("Normal", "Switched", f"{away(draft)} serves, writes waited {millis} ms"))
+
+
+def _returning(draft: Draft, binding: BindingState) -> None:
+    """The binding first, at once: it never spoke of the other side as serving. The journal follows."""
+    if _shown(draft, binding):
+        returns, at = draft.traffic.returns + 1, times.text(draft.now)
+        draft.update_traffic(step="Settled", returns=returns, returned_at=at, frozen_until=None)
+    send(draft)
+
+
+def _overtaken(draft: Draft, binding: BindingState) -> None:
+    """Someone else raised the revision (`memferry binding unfreeze`): what the binding says, holds."""
+    draft.update_traffic(
+        step="Settled",
+        revision=binding.revision,
+        mode=binding.mode,
+        active=binding.active,
+        command="",
+        returns=draft.traffic.returns + 1,
+        returned_at=times.text(draft.now),
+        frozen_until=None,
+    )
+    draft.act(Emit("Warning", "Overtaken", f"the binding was changed by someone else, revision {binding.revision}"))
+    if binding.mode == "Frozen":
+        begin_return(draft, "the binding was left frozen by someone else")

@@ -1,0 +1,215 @@
+"""Reads everything of one migration, live: a cache that is behind would be a reason to do something twice."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from memferry.manifest import Backend, Migration
+from memferry.manifest.model import Binding
+from memferry.manifest.status import STATUS_VERSION, BindingStatus, MigrationStatus
+from memferry_operator import names
+from memferry_operator.brain import times
+from memferry_operator.brain.draft import TERMINAL
+from memferry_operator.hands import read
+from memferry_operator.hands.api import OURS, Api, path
+from memferry_operator.hands.bindings import binding_clients
+from memferry_operator.observed import BindingState, Observed
+
+__all__ = ["Seen", "observe", "observe_binding"]
+
+_COORDINATION: Final = "coordination.k8s.io/v1"
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What the brain sees, and what the hands need beside it.
+
+    Attributes:
+        raw: The resource as the API server gave it.
+        raw_backends: The MemoryBackends as they were given, by name.
+        mapping: The ConfigMap of the mapping.
+        raw_binding: The MemoryBinding.
+    """
+
+    observed: Observed
+    raw: Mapping[str, Any]
+    raw_backends: Mapping[str, Mapping[str, Any]]
+    mapping: Mapping[str, Any] | None
+    raw_binding: Mapping[str, Any] | None
+
+
+async def observe(api: Api, namespace: str, name: str, *, slot: bool) -> Seen | None:
+    """Reads a migration and what belongs to it, None where there is none."""
+    raw = await api.get(f"{OURS}/namespaces/{namespace}/memorymigrations/{name}")
+    if raw is None:
+        return None
+    meta, told = raw["metadata"], raw.get("status") or {}
+    newer = int(told.get("statusVersion") or 0) > STATUS_VERSION
+    status = MigrationStatus() if newer else MigrationStatus.model_validate(told)
+    invalid = read.problem(Migration, raw.get("spec"))
+    spec = None if invalid else Migration.model_validate(raw["spec"])
+    deleting = "deletionTimestamp" in meta
+    if newer or (deleting and names.FINALIZER not in meta.get("finalizers", [])):
+        spec = None
+    backends, mapping, binding = await asyncio.gather(
+        _backends(api, namespace, spec),
+        _mapping(api, namespace, spec),
+        _binding(api, namespace, spec),
+    )
+    owned = await _owned(api, namespace, name, meta["uid"], status, deleting=deleting, newer=newer)
+    observed = Observed(
+        name=name,
+        namespace=namespace,
+        uid=meta["uid"],
+        generation=meta.get("generation", 0),
+        resource_version=meta["resourceVersion"],
+        spec=spec,
+        status=status,
+        invalid=invalid,
+        newer_status=newer,
+        deleting=deleting,
+        finalizer=names.FINALIZER in meta.get("finalizers", []),
+        backends={n: Backend.model_validate(b["spec"]) for n, b in backends.items() if _valid(b)},
+        mapping=spec is None or spec.mapping is None or _has_key(mapping, spec.mapping.config_map_ref.key),
+        binding=binding[0] if binding else None,
+        references=await _references(api, namespace, name, spec, status),
+        slot=slot,
+        **owned,
+    )
+    return Seen(observed, raw, backends, mapping, binding[1] if binding else None)
+
+
+def _valid(backend: Mapping[str, Any]) -> bool:
+    return not read.problem(Backend, backend.get("spec"))
+
+
+def _has_key(mapping: Mapping[str, Any] | None, key: str) -> bool:
+    return mapping is not None and key in (mapping.get("data") or {})
+
+
+async def _backends(api: Api, namespace: str, spec: Migration | None) -> dict[str, Mapping[str, Any]]:
+    """The two ends, and the halves of those that have some."""
+    found: dict[str, Mapping[str, Any]] = {}
+    wanted = {spec.source.backend_ref.name, spec.target.backend_ref.name} if spec else set()
+    while wanted:
+        got = await asyncio.gather(*(api.get(f"{OURS}/namespaces/{namespace}/memorybackends/{n}") for n in wanted))
+        found |= {one["metadata"]["name"]: one for one in got if one is not None}
+        halves = [(one.get("spec") or {}).get(key) or {} for one in got if one for key in ("graphRef", "vectorsRef")]
+        wanted = {half["name"] for half in halves if half.get("name")} - set(found)
+    return found
+
+
+async def _mapping(api: Api, namespace: str, spec: Migration | None) -> Mapping[str, Any] | None:
+    if spec is None or spec.mapping is None:
+        return None
+    return await api.get(path("v1", "configmaps", namespace, spec.mapping.config_map_ref.name))
+
+
+async def _binding(api: Api, namespace: str, spec: Migration | None) -> tuple[BindingState, Mapping[str, Any]] | None:
+    if spec is None or spec.cutover.binding_ref is None:
+        return None
+    return await observe_binding(api, namespace, spec.cutover.binding_ref.name)
+
+
+async def observe_binding(api: Api, namespace: str, name: str) -> tuple[BindingState, Mapping[str, Any]] | None:
+    """Reads a binding and its clients."""
+    raw = await api.get(f"{OURS}/namespaces/{namespace}/memorybindings/{name}")
+    if raw is None or read.problem(Binding, raw.get("spec")):
+        return None
+    spec = Binding.model_validate(raw["spec"])
+    told = BindingStatus.model_validate(raw.get("status") or {})
+    lock = told.locked_by
+    state = BindingState(
+        name=name,
+        uid=raw["metadata"]["uid"],
+        resource_version=raw["metadata"]["resourceVersion"],
+        spec=spec,
+        active=told.active,
+        revision=told.revision,
+        mode=told.mode,
+        frozen_until=times.instant(told.frozen_until),
+        locked_by_uid=lock.uid if lock else "",
+        locked_by_name=lock.name if lock else "",
+        status=raw.get("status") or {},
+        clients=await binding_clients(api, namespace, name, spec, told),
+    )
+    return state, raw
+
+
+async def _owned(
+    api: Api,
+    namespace: str,
+    name: str,
+    uid: str,
+    status: MigrationStatus,
+    *,
+    deleting: bool,
+    newer: bool,
+) -> dict[str, Any]:
+    """Jobs, pods, Leases, results, command; nothing where there cannot be any."""
+    if newer or (status.phase == "Pending" and not status.attempt and not deleting):
+        return {}
+    by = f"{names.MIGRATION}={name}"
+    # The Jobs first: what a worker said before its Job ended is read after it is seen to have ended.
+    jobs = await api.list(path("batch/v1", "jobs", namespace), by)
+    pods, leases, command, results = await asyncio.gather(
+        api.list(path("v1", "pods", namespace), by),
+        api.list(path(_COORDINATION, "leases", namespace), by),
+        api.get(path("v1", "configmaps", namespace, names.control(name))),
+        api.get(path("v1", "secrets", namespace, names.result(name))) if _reads_results(status) else _none(),
+    )
+    ours = [job for job in jobs if _owner(job) == uid]
+    job_uids = {job["metadata"]["uid"] for job in ours}
+    return {
+        "jobs": tuple(j for j in map(read.job, ours) if j),
+        "pods": tuple(p for p in map(read.pod, (pod for pod in pods if _owner(pod) in job_uids)) if p),
+        "leases": {one.name: one for one in map(read.worker_lease, (one for one in leases if _owner(one) == uid))},
+        "command": read.command(((command or {}).get("data") or {}).get("command")) if _owner(command) == uid else None,
+        "results": read.results(results) if _owner(results) == uid else {},
+    }
+
+
+def _reads_results(status: MigrationStatus) -> bool:
+    return status.phase not in TERMINAL and status.phase not in {"BulkTransfer", "TrafficSwitch", "Monitoring"}
+
+
+async def _none() -> None:
+    return None
+
+
+def _owner(found: Mapping[str, Any] | None) -> str:
+    owners = ((found or {}).get("metadata") or {}).get("ownerReferences") or []
+    return next((str(one["uid"]) for one in owners if one.get("controller")), "")
+
+
+async def _references(
+    api: Api,
+    namespace: str,
+    name: str,
+    spec: Migration | None,
+    status: MigrationStatus,
+) -> tuple[str, ...]:
+    """Who else uses the source; only asked for before something is deleted from it."""
+    if spec is None or status.phase != "Decommission" or spec.decommission.policy != "Delete":
+        return ()
+    source, ours = spec.source.backend_ref.name, f"{OURS}/namespaces/{namespace}"
+    found: list[str] = []
+    for one in await api.list(f"{ours}/memorymigrations", ""):
+        ends = [((one["spec"].get(end) or {}).get("backendRef") or {}).get("name") for end in ("source", "target")]
+        over = (one.get("status") or {}).get("phase") in TERMINAL
+        if source in ends and one["metadata"]["name"] != name and not over:
+            found.append(f"MemoryMigration {one['metadata']['name']}")
+    found += [
+        f"MemoryBinding {one['metadata']['name']}"
+        for one in await api.list(f"{ours}/memorybindings", "")
+        if (one.get("status") or {}).get("active") == source
+    ]
+    found += [
+        f"MemoryBackend {one['metadata']['name']}"
+        for one in await api.list(f"{ours}/memorybackends", "")
+        if source in [(one["spec"].get(key) or {}).get("name") for key in ("graphRef", "vectorsRef")]
+    ]
+    return tuple(sorted(found))

@@ -1,0 +1,189 @@
+"""What the API server gives, as what the brain sees."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, cast, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from memferry_operator import names
+from memferry_operator.brain import times
+from memferry_operator.names import Role
+from memferry_operator.observed import Answer, Command, Job, Pod, Progress, WorkerLease
+
+__all__ = ["answer", "command", "job", "pod", "problem", "results", "worker_lease"]
+
+_ROLES = frozenset(get_args(Role))
+Object = Mapping[str, Any]
+
+
+def _meta(found: Object) -> Object:
+    return cast("Object", found.get("metadata") or {})
+
+
+def role(found: Object) -> Role | None:
+    """What a Job or a pod is for."""
+    said = (_meta(found).get("labels") or {}).get(names.ROLE)
+    return cast("Role", said) if said in _ROLES else None
+
+
+def attempt(found: Object) -> int:
+    """Of which attempt."""
+    said = (_meta(found).get("labels") or {}).get(names.ATTEMPT, "0")
+    return int(said) if said.isdigit() else 0
+
+
+def job(found: Object) -> Job | None:
+    """A Job, None where it is not one of ours."""
+    its_role, spec, status = role(found), found.get("spec") or {}, found.get("status") or {}
+    if its_role is None:
+        return None
+    true = {c["type"]: c for c in status.get("conditions") or [] if c.get("status") == "True"}
+    failed = true.get("Failed")
+    return Job(
+        name=_meta(found)["name"],
+        role=its_role,
+        attempt=attempt(found),
+        complete="Complete" in true,
+        failure=(failed.get("reason") or "Failed") if failed else None,
+        message=(failed.get("message") or "") if failed else "",
+        suspended=bool(spec.get("suspend")),
+        parallelism=int(spec.get("parallelism", 1)),
+        active=int(status.get("active") or 0),
+        succeeded=int(status.get("succeeded") or 0),
+        failed=_count(status.get("failedIndexes") or ""),
+        deleting="deletionTimestamp" in _meta(found),
+        expires=spec.get("ttlSecondsAfterFinished") is not None,
+    )
+
+
+def _count(indexes: str) -> int:
+    """How many indexes `0-3,7` are."""
+    ends = [part.split("-") for part in indexes.split(",") if part]
+    return sum(int(end[-1]) - int(end[0]) + 1 for end in ends)
+
+
+def pod(found: Object) -> Pod | None:
+    """A pod of a worker, None where it is not one of ours."""
+    its_role, status = role(found), found.get("status") or {}
+    if its_role is None:
+        return None
+    states = [c.get("state") or {} for c in status.get("containerStatuses") or []]
+    codes = [s["terminated"].get("exitCode") for s in states if "terminated" in s]
+    waits = [s["waiting"].get("reason") or "" for s in states if "waiting" in s]
+    conditions = {c["type"]: c for c in status.get("conditions") or []}
+    scheduled = conditions.get("PodScheduled") or {}
+    index = (_meta(found).get("annotations") or {}).get("batch.kubernetes.io/job-completion-index", "0")
+    return Pod(
+        name=_meta(found)["name"],
+        role=its_role,
+        attempt=attempt(found),
+        index=int(index),
+        phase=status.get("phase") or "Pending",
+        ready=(conditions.get("Ready") or {}).get("status") == "True",
+        deleting="deletionTimestamp" in _meta(found),
+        exit_code=codes[0] if codes else None,
+        since=times.instant(status.get("startTime") or _meta(found).get("creationTimestamp")),
+        waiting=waits[0] if waits else scheduled.get("message") or "",
+    )
+
+
+def worker_lease(found: Object) -> WorkerLease:
+    """The Lease of a worker."""
+    spec, notes = found.get("spec") or {}, _meta(found).get("annotations") or {}
+    return WorkerLease(
+        name=_meta(found)["name"],
+        holder=spec.get("holderIdentity") or "",
+        renewed_at=times.instant(spec.get("renewTime")),
+        progress=_progress(notes.get(names.PROGRESS)),
+        answer=answer(notes.get(names.ANSWER)),
+    )
+
+
+def _json(text: str | None) -> Object | None:
+    """An object, None for anything else: what a worker writes does not stop the operator."""
+    try:
+        found = json.loads(text or "")
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _progress(text: str | None) -> Progress | None:
+    said = _json(text)
+    if said is None:
+        return None
+    return Progress(
+        attempt=int(said.get("attempt") or 0),
+        phase=str(said.get("phase") or ""),
+        read=int(said.get("read") or 0),
+        written=int(said.get("written") or 0),
+        quarantined=int(said.get("quarantined") or 0),
+        total=said.get("total"),
+        records_per_second=float(said.get("recordsPerSecond") or 0),
+        progressed_at=_instant(said.get("progressedAt")),
+    )
+
+
+def _instant(text: Any) -> datetime | None:
+    try:
+        return times.instant(text)
+    except (TypeError, ValueError):
+        return None
+
+
+def answer(text: str | None) -> Answer | None:
+    """What the switch worker said."""
+    said = _json(text)
+    if said is None or "sequence" not in said:
+        return None
+    error = said.get("error") or {}
+    return Answer(
+        sequence=int(said["sequence"]),
+        verb=str(said.get("verb") or ""),
+        done=said.get("outcome") == "Done",
+        code=str(error.get("code") or ""),
+        message=str(error.get("message") or ""),
+        body=said,
+    )
+
+
+def command(text: str | None) -> Command | None:
+    """The command as it stands in the control ConfigMap."""
+    said = _json(text)
+    if said is None:
+        return None
+    return Command(
+        sequence=int(said["sequence"]),
+        verb=said["verb"],
+        direction=said.get("direction"),
+        revision=said.get("revision"),
+        mode=said.get("mode"),
+        active=said.get("active"),
+        frozen_until=said.get("frozenUntil"),
+        stray=said.get("stray"),
+    )
+
+
+def results(secret: Object | None) -> dict[str, Object]:
+    """Final objects of the verbs, by verb."""
+    found: dict[str, Object] = {}
+    for key, text in ((secret or {}).get("data") or {}).items():
+        said = _json(base64.b64decode(text).decode("utf-8", "replace"))
+        if said is not None:
+            found[key.removesuffix(".json")] = said
+    return found
+
+
+def problem(model: type[BaseModel], value: Any) -> str:
+    """What is wrong with a value, without the value."""
+    try:
+        model.model_validate(value)
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_input=False)[:3]
+        return "; ".join(f"spec.{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in found)
+    return ""

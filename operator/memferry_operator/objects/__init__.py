@@ -1,0 +1,1 @@
+"""Bodies of the objects that the operator makes."""

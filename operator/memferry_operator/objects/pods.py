@@ -1,0 +1,179 @@
+"""The pods of the workers: restricted pod security, allow-listed settings, exactly the secrets that are referenced."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from memferry.manifest import Backend, Migration
+from memferry_operator import names
+from memferry_operator.actions import CreateJob
+from memferry_operator.brain.jobs import DATA, REFUSED
+from memferry_operator.settings import Settings
+
+__all__ = ["job"]
+
+FOLDER: Final = "/etc/memferry"
+CLAIMS: Final = "/var/lib/memferry/claims"
+STATE: Final = "/var/lib/memferry/state"
+_TRIES: Final = 4
+_ALWAYS: Final = 10_000
+"""The switch worker is started again as often as it takes."""
+
+
+def job(
+    action: CreateJob,
+    *,
+    name: str,
+    uid: str,
+    spec: Migration,
+    backends: Mapping[str, Backend],
+    owner: Mapping[str, Any],
+    settings: Settings,
+) -> dict[str, Any]:
+    """A Job of workers."""
+    job_name = names.job(name, action.role, action.attempt)
+    labels = names.labels(name, action.role, action.attempt)
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": job_name, "labels": labels, "ownerReferences": [owner]},
+        "spec": {
+            "completionMode": "Indexed",
+            "completions": action.completions,
+            "parallelism": action.parallelism,
+            "suspend": action.suspend,
+            "backoffLimitPerIndex": _ALWAYS if action.role == "switch" else _TRIES,
+            "maxFailedIndexes": action.completions,
+            "podReplacementPolicy": "Failed",
+            "podFailurePolicy": {
+                "rules": [
+                    _exit("FailJob", REFUSED),
+                    _exit("FailIndex", DATA),
+                    {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+                ],
+            },
+            "template": {"metadata": {"labels": labels}, "spec": _pod(action, name, uid, spec, backends, settings)},
+        },
+    }
+
+
+def _exit(action: str, code: int) -> dict[str, Any]:
+    values = {"containerName": "worker", "operator": "In", "values": [code]}
+    return {"action": action, "onExitCodes": values}
+
+
+def _pod(
+    action: CreateJob,
+    name: str,
+    uid: str,
+    spec: Migration,
+    backends: Mapping[str, Backend],
+    settings: Settings,
+) -> dict[str, Any]:
+    claims = sorted({b.claim_name for b in backends.values() if b.claim_name})
+    transfer = spec.transfer
+    pull_secrets = [{"name": one.strip()} for one in settings.worker_pull_secrets.split(",") if one.strip()]
+    pod: dict[str, Any] = {
+        "restartPolicy": "Never",
+        "serviceAccountName": names.account(name),
+        "terminationGracePeriodSeconds": 60,
+        "enableServiceLinks": False,
+        "securityContext": _security(backends.values()),
+        "containers": [
+            {
+                "name": "worker",
+                "image": settings.worker_image,
+                "imagePullPolicy": settings.worker_pull_policy,
+                "command": ["memferry", "worker", action.role],
+                "args": ["--folder", FOLDER, "--claims", CLAIMS, "--state", STATE, *_claims(claims)],
+                "env": _environment(action, name, uid),
+                "resources": transfer.resources.model_dump(exclude_defaults=True),
+                "securityContext": {
+                    "allowPrivilegeEscalation": False,
+                    "readOnlyRootFilesystem": True,
+                    "capabilities": {"drop": ["ALL"]},
+                },
+                "volumeMounts": [
+                    {"name": "folder", "mountPath": FOLDER, "readOnly": True},
+                    {"name": "state", "mountPath": STATE},
+                    {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - an emptyDir
+                    *({"name": f"claim-{i}", "mountPath": f"{CLAIMS}/{c}"} for i, c in enumerate(claims)),
+                ],
+            },
+        ],
+        "volumes": [
+            {"name": "folder", "projected": {"defaultMode": 0o444, "sources": _sources(action, name, backends)}},
+            {"name": "state", **_state(spec)},
+            {"name": "tmp", "emptyDir": {}},
+            *({"name": f"claim-{i}", "persistentVolumeClaim": {"claimName": c}} for i, c in enumerate(claims)),
+        ],
+    }
+    if pull_secrets:
+        pod["imagePullSecrets"] = pull_secrets
+    if transfer.node_selector:
+        pod["nodeSelector"] = dict(transfer.node_selector)
+    if transfer.tolerations:
+        pod["tolerations"] = [t.model_dump(by_alias=True, exclude_defaults=True) for t in transfer.tolerations]
+    return pod
+
+
+def _claims(claims: Iterable[str]) -> list[str]:
+    """Each claim where it is mounted."""
+    return [part for claim in claims for part in ("--claim", f"{CLAIMS}/{claim}")]
+
+
+def _security(backends: Iterable[Backend]) -> dict[str, Any]:
+    """User and group as the files' owner says, never fsGroup: it would take the application's files over."""
+    found: dict[str, Any] = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+    for backend in backends:
+        if run_as := getattr(backend, "run_as", None):
+            found |= {"runAsUser": run_as.uid, "runAsGroup": run_as.gid}
+    return found
+
+
+def _state(spec: Migration) -> dict[str, Any]:
+    claim = getattr(spec.transfer, "state_claim_name", None)
+    return {"persistentVolumeClaim": {"claimName": claim}} if claim else {"emptyDir": {}}
+
+
+def _environment(action: CreateJob, name: str, uid: str) -> list[dict[str, Any]]:
+    fixed = {
+        "MEMFERRY_MIGRATION": name,
+        "MEMFERRY_MIGRATION_UID": uid,
+        "MEMFERRY_ATTEMPT": str(action.attempt),
+        "MEMFERRY_SERVICE_ACCOUNT_FOLDER": "/var/run/secrets/kubernetes.io/serviceaccount",
+    }
+    fields = {
+        "MEMFERRY_NAMESPACE": "metadata.namespace",
+        "MEMFERRY_POD_NAME": "metadata.name",
+        "MEMFERRY_POD_UID": "metadata.uid",
+    }
+    return [
+        *({"name": key, "value": value} for key, value in fixed.items()),
+        *({"name": key, "valueFrom": {"fieldRef": {"fieldPath": field}}} for key, field in fields.items()),
+    ]
+
+
+def _sources(action: CreateJob, name: str, backends: Mapping[str, Backend]) -> list[dict[str, Any]]:
+    """The manifest of the attempt and every key that a backend references, and no other."""
+    manifest = {
+        "name": names.manifest(name, action.attempt),
+        "items": [{"key": "migration.yaml", "path": "migration.yaml"}],
+    }
+    secrets: set[tuple[str, str]] = set()
+    config: set[tuple[str, str]] = set()
+    for backend in backends.values():
+        for credential in (backend.api_key, backend.password):
+            if credential is not None and credential.secret_ref is not None:
+                secrets.add((credential.secret_ref.name, credential.secret_ref.key))
+        authority = backend.tls.ca if backend.tls else None
+        if authority is not None and authority.secret_ref is not None:
+            secrets.add((authority.secret_ref.name, authority.secret_ref.key))
+        if authority is not None and authority.config_map_ref is not None:
+            config.add((authority.config_map_ref.name, authority.config_map_ref.key))
+    return [
+        {"configMap": manifest},
+        *({"secret": {"name": n, "items": [{"key": k, "path": f"secrets/{n}/{k}"}]}} for n, k in sorted(secrets)),
+        *({"configMap": {"name": n, "items": [{"key": k, "path": f"config/{n}/{k}"}]}} for n, k in sorted(config)),
+    ]

@@ -1,0 +1,492 @@
+"""Status of the resources: what the operator writes, and what clients and the command line read.
+
+Lenient where the spec is strict: a field of a newer writer is left out rather than refused, so that an older reader
+goes on. Every text and list is bounded; messages are cut to their bound: a status that is refused stops everything.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+__all__ = [
+    "STATUS_VERSION",
+    "Approval",
+    "BackendStatus",
+    "BackendUser",
+    "BindingStatus",
+    "BoundSecret",
+    "Capability",
+    "ClientCount",
+    "Condition",
+    "Handled",
+    "History",
+    "Lock",
+    "MigrationStatus",
+    "Mode",
+    "MonitoringStatus",
+    "Phase",
+    "PlanStatus",
+    "Progress",
+    "RecordCounts",
+    "SecretKey",
+    "ShardCounts",
+    "StallReason",
+    "Step",
+    "SyncStatus",
+    "TrafficStatus",
+    "ValidationStatus",
+]
+
+STATUS_VERSION: Final = 1
+"""Of everything here; a status of a newer version is left alone."""
+
+MAX_HISTORY: Final = 32
+MAX_MESSAGE: Final = 1024
+
+Phase = Literal[
+    "Pending",
+    "ParallelSetup",
+    "BulkTransfer",
+    "Validation",
+    "TrafficSwitch",
+    "Monitoring",
+    "Decommission",
+    "Succeeded",
+    "Failed",
+    "Aborted",
+    "SwitchedBack",
+]
+"""Where a migration is; the last four are final."""
+
+Mode = Literal["Serving", "Frozen"]
+"""Whether clients may write."""
+
+Step = Literal["Preparing", "Freezing", "Frozen", "FinalPass", "Flipping", "Serving", "Returning", "Settled"]
+"""Where a switch is."""
+
+Direction = Literal["Forward", "Back"]
+"""From the source to the target, or home again."""
+
+Changes = Literal["log", "watermark", "scan"]
+"""How a store tells what changed."""
+
+Capability = Literal["write", "atomic", "text-search", "vector-search", "exact-vectors"]
+"""What a store can do, as `memferry.open(...).capabilities()` has it."""
+
+
+class StallReason(StrEnum):
+    """Why a person has to act; `docs/runbooks/` has a page for each."""
+
+    INVALID_SPEC = "InvalidSpec"
+    BACKEND_MISSING = "BackendMissing"
+    MAPPING_MISSING = "MappingMissing"
+    BINDING_MISSING = "BindingMissing"
+    SOURCE_NOT_ACTIVE = "SourceNotActive"
+    PLAN_REFUSED = "PlanRefused"
+    BACKEND_UNAVAILABLE = "BackendUnavailable"
+    WORKER_REFUSED = "WorkerRefused"
+    WORKER_UNSCHEDULABLE = "WorkerUnschedulable"
+    RECORDS_REFUSED = "RecordsRefused"
+    NO_PROGRESS = "NoProgress"
+    VALIDATION_FAILED = "ValidationFailed"
+    FREEZE_TOO_LONG = "FreezeTooLong"
+    FREEZE_RETURNED = "FreezeReturned"
+    PASS_FAILED = "PassFailed"  # noqa: S105 - a sync pass
+    NO_WAY_BACK = "NoWayBack"
+    MONITORING_FAILED = "MonitoringFailed"
+    RETIRE_REFUSED = "RetireRefused"
+    NEWER_STATUS = "NewerStatus"
+
+
+def _cut(value: Any) -> Any:
+    """A message that fits."""
+    if isinstance(value, str) and len(value) > MAX_MESSAGE:
+        return f"{value[: MAX_MESSAGE - 3]}..."
+    return value
+
+
+Message = Annotated[str, BeforeValidator(_cut), Field(max_length=MAX_MESSAGE)]
+Word = Annotated[str, Field(max_length=64)]
+ObjectName = Annotated[str, Field(max_length=253)]
+Digest = Annotated[str, Field(max_length=128)]
+Uid = Annotated[str, Field(max_length=64)]
+Instant = Annotated[str, Field(max_length=40, json_schema_extra={"format": "date-time"})]
+Count = Annotated[int, Field(ge=0, le=(1 << 53) - 1)]
+Small = Annotated[int, Field(ge=0, le=(1 << 31) - 1)]
+Secs = Annotated[float, Field(ge=0, le=1e9)]
+
+
+def _keyed(*keys: str) -> dict[str, Any]:
+    """A list whose items are told apart by these fields."""
+    return {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": list(keys)}
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(
+        extra="ignore",
+        frozen=True,
+        alias_generator=to_camel,
+        validate_by_name=True,
+        validate_by_alias=True,
+        hide_input_in_errors=True,
+        use_attribute_docstrings=True,
+    )
+
+    def to_json(self) -> dict[str, Any]:
+        """As it stands in the cluster: names in camelCase, nothing for what is not known."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+class Condition(_Part):
+    """A condition as all of Kubernetes has them."""
+
+    type: Annotated[str, Field(min_length=1, max_length=316)]
+    """What is said something about."""
+    status: Literal["True", "False", "Unknown"]
+    """Whether it holds."""
+    reason: Annotated[str, Field(min_length=1, max_length=256)]
+    """Why, in one word."""
+    message: Message = ""
+    """Why, for people."""
+    observed_generation: Count | None = None
+    """Generation of the spec it was said of."""
+    last_transition_time: Instant
+    """When `status` last changed."""
+
+
+Conditions = Annotated[tuple[Condition, ...], Field(max_length=16, json_schema_extra=_keyed("type"))]
+
+
+class SecretKey(_Part):
+    """A key of a Secret in the same namespace."""
+
+    name: ObjectName
+    """Name of the Secret."""
+    key: ObjectName
+    """The key in it."""
+
+
+class _Status(_Part):
+    observed_generation: Count = 0
+    """Generation of the spec that was last acted upon."""
+    status_version: Small = STATUS_VERSION
+    """Version of what stands here; a newer one is left alone by an older operator."""
+    conditions: Conditions = ()
+    """Conditions; `Ready`, `Reconciling` and `Stalled` as kstatus has them."""
+
+
+# --- MemoryMigration
+
+
+class PlanStatus(_Part):
+    """What the plan found."""
+
+    hash: Digest = ""
+    """Digest of the plan; a run is bound to it."""
+    secret_ref: SecretKey | None = None
+    """Where the whole plan is."""
+    records: Count | None = None
+    """Records to move."""
+    size_bytes: Count | None = None
+    """Their size."""
+    shards: Annotated[int, Field(ge=1, le=256)] = 1
+    """Workers the copy is cut into."""
+    changes: Changes | None = None
+    """How the source tells what changed."""
+    way_back: bool = False
+    """Whether writes made after the switch can be carried home."""
+
+
+class Approval(_Part):
+    """What waits for a person."""
+
+    token: Digest
+    """What `spec.cutover.approve` or `spec.decommission.confirm` must be."""
+    for_: Annotated[Literal["Cutover", "Decommission"], Field(alias="for")]
+    """What is approved with it."""
+
+
+class Progress(_Part):
+    """How far it is."""
+
+    read: Count = 0
+    """Records read."""
+    written: Count = 0
+    """Records written, or found as they should be."""
+    quarantined: Count = 0
+    """Records that could not be moved."""
+    total: Count | None = None
+    """Records to move."""
+    percent: Annotated[int, Field(ge=0, le=100)] | None = None
+    """Share of the records that is done."""
+    records_per_second: Count | None = None
+    """Rate of all workers together."""
+    eta_secs: Count | None = None
+    """Seconds to go at this rate."""
+    summary: Message = ""
+    """All of it in one line."""
+
+
+class ShardCounts(_Part):
+    """Workers of the copy."""
+
+    total: Small = 0
+    """All of them."""
+    succeeded: Small = 0
+    """Done."""
+    active: Small = 0
+    """At work."""
+    failed: Small = 0
+    """Given up."""
+    replaced: Small = 0
+    """Ended because they made no progress."""
+
+
+class SyncStatus(_Part):
+    """Passes that carry what changed meanwhile."""
+
+    pass_: Annotated[Small, Field(alias="pass")] = 0
+    """Number of the last one."""
+    direction: Direction = "Forward"
+    """Which way it went."""
+    changed: Count = 0
+    """Records it carried."""
+    deleted: Count = 0
+    """Deletions it carried."""
+    pass_secs: Secs = 0
+    """How long it took."""
+    verify_secs: Secs = 0
+    """How long verifying its records took."""
+    predicted_freeze_secs: Secs | None = None
+    """Write freeze that a switch would need now."""
+    growing: Small = 0
+    """Passes in a row that did not get smaller."""
+
+
+class TrafficStatus(_Part):
+    """The switch of the application."""
+
+    active: ObjectName = ""
+    """The MemoryBackend that serves."""
+    revision: Count = 0
+    """Of the binding; each change of mode or side has its own."""
+    mode: Mode = "Serving"
+    """Whether clients may write."""
+    step: Step = "Preparing"
+    """Where the switch is."""
+    direction: Direction = "Forward"
+    """To the target, or back."""
+    sequence: Count = 0
+    """Number of the last command to the switch worker."""
+    command: Word = ""
+    """Its verb."""
+    acked: Small = 0
+    """Clients that acknowledged the revision."""
+    expected: Small = 0
+    """Clients that have to."""
+    frozen_until: Instant | None = None
+    """When a freeze ends by itself."""
+    frozen_at: Instant | None = None
+    """When it began."""
+    switched_at: Instant | None = None
+    """When the target began to serve."""
+    write_freeze_millis: Count | None = None
+    """How long writes waited in the last switch."""
+    returns: Small = 0
+    """Freezes that were given back to the source."""
+    returned_at: Instant | None = None
+    """When the last one was."""
+
+
+class ValidationStatus(_Part):
+    """The complete comparison of both ends."""
+
+    compared: Count = 0
+    """Records compared."""
+    missing: Count = 0
+    """Expected in the target, and not there."""
+    extra: Count = 0
+    """In the target, and not expected."""
+    different: Count = 0
+    """There, and not as expected."""
+    foreign: Count = 0
+    """Of others; counted, not judged."""
+    report_ref: SecretKey | None = None
+    """Where ids and names of fields are, without values."""
+
+
+class MonitoringStatus(_Part):
+    """Checks after the switch."""
+
+    failures: Small = 0
+    """Failed in a row."""
+    checked_at: Instant | None = None
+    """The last one."""
+    stray_writes: Count = 0
+    """Writes to the source since the switch."""
+    client_errors: Count = 0
+    """Errors that clients have reported since the switch."""
+
+
+class Handled(_Part):
+    """What was asked once and is done."""
+
+    retry_token: Digest = ""
+    """The last `spec.retryToken` acted upon."""
+    operation_token: Digest = ""
+    """The last `spec.operationToken` acted upon."""
+    suspended: bool = False
+    """Whether `spec.suspend` is acted upon."""
+
+
+class History(_Part):
+    """A phase that was gone through."""
+
+    phase: Phase
+    """Which."""
+    started_at: Instant
+    """When it began."""
+    completed_at: Instant | None = None
+    """When it ended."""
+    attempt: Small = 0
+    """Of which attempt."""
+    message: Message = ""
+    """How it ended."""
+
+
+class MigrationStatus(_Status):
+    """Where a MemoryMigration is."""
+
+    phase: Phase | None = None
+    """Where it is."""
+    reason: Word = ""
+    """Why it is there, or waits there."""
+    attempt: Small = 0
+    """Counts plans: a retry with another plan is a new attempt."""
+    started_at: Instant | None = None
+    """When it began."""
+    completed_at: Instant | None = None
+    """When it ended."""
+    plan: PlanStatus | None = None
+    """What the plan found."""
+    approval: Approval | None = None
+    """What waits for a person."""
+    progress: Progress | None = None
+    """How far it is."""
+    shards: ShardCounts | None = None
+    """Workers of the copy."""
+    sync: SyncStatus | None = None
+    """Passes that carry what changed meanwhile."""
+    traffic: TrafficStatus | None = None
+    """The switch of the application."""
+    validation: ValidationStatus | None = None
+    """The complete comparison of both ends."""
+    monitoring: MonitoringStatus | None = None
+    """Checks after the switch."""
+    handled: Handled = Field(default_factory=Handled)
+    """What was asked once and is done."""
+    history: Annotated[
+        tuple[History, ...], Field(max_length=MAX_HISTORY, json_schema_extra={"x-kubernetes-list-type": "atomic"})
+    ] = ()
+    """Phases gone through, the newest last."""
+
+
+# --- MemoryBackend
+
+
+class RecordCounts(_Part):
+    """Records by kind."""
+
+    entity: Count = 0
+    """Entities."""
+    memory: Count = 0
+    """Memories."""
+    observation: Count = 0
+    """Observations."""
+    relation: Count = 0
+    """Relations."""
+
+
+class BackendUser(_Part):
+    """A resource that names the backend."""
+
+    kind: Literal["MemoryMigration", "MemoryBinding", "MemoryBackend"]
+    """Its kind."""
+    name: ObjectName
+    """Its name."""
+
+
+class BackendStatus(_Status):
+    """What was last seen of a store."""
+
+    reachable: bool | None = None
+    """Whether it answered; nothing while it was not asked."""
+    server_version: Word = ""
+    """What it says of itself."""
+    store_identity: ObjectName = ""
+    """Identity of the store; two MemoryBackends with one are one store."""
+    records: Count | None = None
+    """Records in it."""
+    counts: RecordCounts | None = None
+    """Records by kind."""
+    changes: Changes | None = None
+    """How it tells what changed."""
+    capabilities: Annotated[
+        tuple[Capability, ...], Field(max_length=16, json_schema_extra={"x-kubernetes-list-type": "set"})
+    ] = ()
+    """What it can do."""
+    users: Annotated[tuple[BackendUser, ...], Field(max_length=64, json_schema_extra=_keyed("kind", "name"))] = ()
+    """Resources that name it, the first 64."""
+    checked_at: Instant | None = None
+    """When it was asked."""
+
+
+# --- MemoryBinding
+
+
+class Lock(_Part):
+    """The migration that may switch the binding; others wait."""
+
+    uid: Uid
+    """Its uid."""
+    name: ObjectName
+    """Its name."""
+
+
+class BoundSecret(_Part):
+    """The Secret with what a client needs to connect, as servicebinding.io has it."""
+
+    name: ObjectName
+    """Its name."""
+
+
+class ClientCount(_Part):
+    """Clients of the binding."""
+
+    expected: Small = 0
+    """That have to acknowledge."""
+    acknowledged: Small = 0
+    """That acknowledged the revision."""
+
+
+class BindingStatus(_Status):
+    """What clients go by."""
+
+    active: ObjectName = ""
+    """The MemoryBackend that serves."""
+    revision: Count = 0
+    """Each change of mode or side has its own."""
+    mode: Mode = "Serving"
+    """Whether clients may write."""
+    frozen_until: Instant | None = None
+    """When a freeze ends by itself."""
+    locked_by: Lock | None = None
+    """The migration that may switch it."""
+    binding: BoundSecret | None = None
+    """The Secret for clients."""
+    clients: ClientCount | None = None
+    """Clients and their acknowledgements."""

@@ -1,0 +1,145 @@
+"""The operator as a process against the API tier, with stand-in or real workers."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from testbed.kubernetes.api_tier import ApiTier
+from testbed.kubernetes.client import KubernetesClient, KubernetesObject
+from testbed.process import ManagedProcess
+from testbed.wait import until
+
+__all__ = ["Life", "Operator", "embedded", "migration", "resource", "server", "standin"]
+
+HERE = Path(__file__).parent
+
+
+class Operator:
+    """One operator process."""
+
+    def __init__(self, tier: ApiTier, folder: Path, *, home: str, name: str = "operator-0", **settings: str) -> None:
+        given: dict[str, str] = {
+            "http_host": "127.0.0.1",
+            "http_port": "0",
+            "namespace": home,
+            "pod_name": name,
+            **settings,
+        }
+        environment: dict[str, str | None] = {f"MEMFERRY_OPERATOR_{key.upper()}": value for key, value in given.items()}
+        environment["KUBECONFIG"] = str(tier.kubeconfig)
+        self.log_path = folder / f"{name}.log"
+        self.process = ManagedProcess(
+            name,
+            [str(Path(sys.executable).parent / "memferry-operator")],
+            log_path=self.log_path,
+            ready=lambda: '"serves health' in self.process.log_since_start(),
+            ready_deadline_secs=30,
+            env=environment,
+        )
+
+    def __enter__(self) -> Self:
+        self.process.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.process.kill9()
+
+    def restart(self) -> None:
+        """Dies and is started anew."""
+        self.process.kill9()
+        self.process.start()
+
+    @property
+    def url(self) -> str:
+        """Where health and metrics are."""
+        found = re.findall(r'"address": "([^"]+)"', self.process.log_since_start())
+        return f"http://{found[-1]}"
+
+    def metrics(self) -> dict[str, float]:
+        """Every sample by its name with labels."""
+        lines = httpx.get(f"{self.url}/metrics", timeout=10).text.splitlines()
+        return {name: float(value) for name, _, value in (x.rpartition(" ") for x in lines if not x.startswith("#"))}
+
+    def errors(self) -> list[dict[str, Any]]:
+        """What our own code logged as an error so far; a watch that breaks is one of kopf's."""
+        lines = [json.loads(line) for line in self.log_path.read_text().splitlines() if line.startswith("{")]
+        return [line for line in lines if line["level"] == "error" and line["logger"].startswith("memferry")]
+
+    def leads(self) -> None:
+        """Waits until it does."""
+        until(lambda: '"message": "leads"' in self.process.log_since_start(), what="a leader", deadline_secs=60)
+
+
+class Life:
+    """One migration, `m`."""
+
+    def __init__(self, client: KubernetesClient, namespace: str) -> None:
+        self.client, self.namespace = client, namespace
+
+    def apply(self, source: str = "a", target: str = "b", **spec: Any) -> None:
+        self.client.apply(migration("m", source, target, **spec), namespace=self.namespace)
+
+    def until(self, *phases: str, reason: str = "", secs: float = 60) -> dict[str, Any]:
+        def check(found: KubernetesObject) -> bool:
+            status = found.get("status", {})
+            return status.get("phase") in phases and (not reason or status["reason"] == reason)
+
+        what = f"{' or '.join(phases)} {reason}"
+        found = self.client.until(
+            "MemoryMigration", "m", check, namespace=self.namespace, deadline_secs=secs, what=what
+        )
+        status: dict[str, Any] = found["status"]
+        return status
+
+    def objects(self, kind: str) -> list[KubernetesObject]:
+        return self.client.objects(kind, namespace=self.namespace, labels="memferry.dev/migration=m")
+
+    def running(self) -> list[str]:
+        over = {"Succeeded", "Failed"}
+        return [p["metadata"]["name"] for p in self.objects("Pod") if p.get("status", {}).get("phase") not in over]
+
+
+def standin(folder: Path, **behaviour: Any) -> dict[str, str]:
+    """Environment for a `LocalKubelet` whose `memferry` is the stand-in; call again to change the behaviour."""
+    folder.mkdir(parents=True, exist_ok=True)
+    program = folder / "memferry"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -S {HERE / "standin_worker.py"} "$@"\n')
+    program.chmod(0o755)
+    (folder / "standin.json.new").write_text(json.dumps(behaviour))
+    (folder / "standin.json.new").replace(folder / "standin.json")
+    return {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}", "STANDIN": str(folder / "standin.json")}
+
+
+def server(name: str) -> dict[str, Any]:
+    """A MemoryBackend that nobody connects to."""
+    spec = {"backend": "qdrant", "address": f"{name}:6334", "collection": name}
+    return resource("MemoryBackend", name, spec)
+
+
+def resource(kind: str, name: str, spec: dict[str, Any]) -> dict[str, Any]:
+    """A resource of ours."""
+    return {"apiVersion": "memferry.dev/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec}
+
+
+def embedded(name: str, claim: str) -> list[dict[str, Any]]:
+    """A claim and the MemoryBackend of a file on it."""
+    wanted = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
+    volume = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": claim}, "spec": wanted}
+    spec = {"backend": "embedded", "claimName": claim, "path": "agents.db"}
+    return [volume, resource("MemoryBackend", name, spec)]
+
+
+def migration(name: str, source: str = "a", target: str = "b", **spec: Any) -> dict[str, Any]:
+    """A MemoryMigration."""
+    ends = {"source": {"backendRef": {"name": source}}, "target": {"backendRef": {"name": target}}}
+    return resource("MemoryMigration", name, {**ends, **spec})
