@@ -60,6 +60,7 @@ CATALOGUE: Final[dict[str, str]] = {
     "unsupported": "this kind of store cannot do what was asked",
     "books": "the books do not balance, which is a defect of memferry",
     "not-proven": "both ends differ, or more is quarantined or in conflict than allowed",
+    "journal": "the journal of a binding has gone on, or says something else",
     "interrupted": "stopped by a signal; the same command resumes",
     "extra-missing": "an optional package is not installed",
     # raised by a client of a MemoryBinding, and by the verbs that talk to a cluster

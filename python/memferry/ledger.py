@@ -9,13 +9,17 @@ from dataclasses import dataclass, field
 from operator import index
 from typing import Any, Final
 
+from memferry.backends.api import Documents
 from memferry.errors import RefusedError
 from memferry.locks import Claim, Holder, Lock, parsed
 from memferry.model import Books, Quarantined
 
-__all__ = ["LEDGER_FORMAT", "Claim", "Holder", "Ledger", "RangeState", "parsed"]
+__all__ = ["BINDINGS", "LEDGER_FORMAT", "Claim", "Holder", "Ledger", "RangeState", "migrations", "parsed"]
 
 LEDGER_FORMAT: Final = 1
+BINDINGS: Final = "binding/"
+"""Before the name of a binding, whose journal stands beside the migrations."""
+
 _SCAN: Final = 500
 _OF_A_RUN: Final = ("range/", "quarantine/", "moved/", "conflict/", "joined", "rest", "base", "report")
 """What a new run forgets."""
@@ -63,6 +67,11 @@ class RangeState:
     def _of(cls, value: Any) -> RangeState:
         cursor = None if value["cursor"] is None else _text(value["cursor"])
         return cls(cursor, bool(value["done"]), index(value["page"]), Books.from_json(value["books"]))
+
+
+def migrations(documents: Documents) -> list[str]:
+    """Migrations that a ledger knows."""
+    return [name for name in documents.migrations() if not name.startswith(BINDINGS)]
 
 
 class Ledger(Lock):
@@ -129,6 +138,10 @@ class Ledger(Lock):
             "base",
             "created",
             "report",
+            "touched/",
+            "baseline/",
+            "carried/",
+            "shard/",
         ):
             self._documents.delete(self.migration, prefix)
 
@@ -159,6 +172,45 @@ class Ledger(Lock):
     def ranges_done(self) -> int:
         """How many ranges are complete."""
         return sum(state.done for state in self.states().values())
+
+    # --- passes
+
+    def touch(self, number: int, part: int, page: int, identities: list[tuple[str, str]]) -> None:
+        """Notes records that a pass wrote or deleted, until they are verified."""
+        if identities:
+            key = f"touched/{number:06d}/{part:06d}/{page:06d}"
+            self._documents.put(self.migration, key, json.dumps(identities))
+
+    def touched(self) -> Iterator[list[tuple[str, str]]]:
+        """Records that were touched and not verified since, some at a time."""
+        for _, text in self._scan("touched/"):
+            yield parsed("touched records", text, lambda rows: [(_text(kind), _text(one)) for kind, one in rows])
+
+    def forget_touched(self) -> None:
+        """Says that all of them are verified."""
+        self._documents.delete(self.migration, "touched/")
+
+    def carry(self, number: int, identities: list[tuple[str, str]]) -> None:
+        """Notes records that are deleted at home because the application deleted them."""
+        self._documents.put(self.migration, f"carried/{number:06d}", json.dumps(identities))
+
+    def carried(self) -> Iterator[list[tuple[str, str]]]:
+        """All of those."""
+        for _, text in self._scan("carried/"):
+            yield parsed("deleted records", text, lambda rows: [(_text(kind), _text(one)) for kind, one in rows])
+
+    def save_baseline(self, part: int, page: int, packed: bytes) -> None:
+        """Keeps what records of the source were like at the switch."""
+        self._documents.put(self.migration, f"baseline/{part:06d}/{page:06d}", base64.b64encode(packed).decode("ascii"))
+
+    def baseline(self) -> Iterator[bytes]:
+        """All that `save_baseline` kept."""
+        for _, text in self._scan("baseline/"):
+            yield base64.b64decode(text)
+
+    def forget_baseline(self) -> None:
+        """Drops it."""
+        self._documents.delete(self.migration, "baseline/")
 
     # --- quarantine, conflicts, originals
 

@@ -1,4 +1,4 @@
-"""When a client may write: no write under an acknowledged freeze, none after the Lease ran out, none confirmed too late."""
+"""No write under an acknowledged freeze, none after the Lease ran out, none confirmed too late."""
 
 from __future__ import annotations
 

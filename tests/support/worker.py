@@ -22,7 +22,7 @@ from memferry.model import Limits
 from memferry.phases import plan as planning
 from support.killing import Ended
 
-__all__ = ["Job", "backend"]
+__all__ = ["Begun", "Job", "backend"]
 
 _RUNNER: Final = Path(__file__).parents[1] / "faults" / "command.py"
 _SMALL: Final = {"MEMFERRY_TEST_PAGE": "20", "MEMFERRY_TEST_RANGE": "60"}
@@ -32,6 +32,30 @@ _DEADLINE_SECS: Final = 100.0
 def backend(name: str, **spec: Any) -> dict[str, Any]:
     """A MemoryBackend."""
     return {"apiVersion": "memferry.dev/v1alpha1", "kind": "MemoryBackend", "metadata": {"name": name}, "spec": spec}
+
+
+@dataclass
+class Begun:
+    """A worker at work."""
+
+    process: subprocess.Popen[str]
+    errors: Path
+
+    def ended(self) -> Ended:
+        """Waits for its end."""
+        out, _ = self.process.communicate(timeout=_DEADLINE_SECS)
+        return Ended(self.process.returncode, 0.0, out, self.errors.read_text("utf-8"))
+
+    def paused(self) -> None:
+        """Waits until it has come to the place where it is to stop."""
+        assert self.process.stdout is not None
+        assert any(said == "paused\n" for said in self.process.stdout), self.errors.read_text("utf-8")
+
+    def go(self) -> None:
+        """Lets it go on."""
+        assert self.process.stdin is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
 
 
 @dataclass
@@ -96,22 +120,24 @@ class Job:
         return {**usual, **_SMALL, **told, **self.environment, **more}
 
     @contextmanager
-    def begun(self, verb: str, shard: int = 0, **more: str) -> Iterator[subprocess.Popen[str]]:
+    def begun(self, verb: str, shard: int = 0, **more: str) -> Iterator[Begun]:
         """A worker at work; killed at the end of the block, if it is still there."""
         self._write()
-        process = subprocess.Popen(
-            [sys.executable, _RUNNER, *self.command(verb)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=self.variables(shard, **more),
-        )
-        with process:
-            try:
-                yield process
-            finally:
-                process.kill()
+        # Errors go to a file: nobody reads a pipe of a worker that is left to itself.
+        with (self.root / f"{verb}-{shard}.err").open("w+") as errors:
+            process = subprocess.Popen(
+                [sys.executable, _RUNNER, *self.command(verb)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                env=self.variables(shard, **more),
+            )
+            with process:
+                try:
+                    yield Begun(process, Path(errors.name))
+                finally:
+                    process.kill()
 
     def run(self, verb: str, shard: int = 0, **more: str) -> Ended:
         """Runs a worker to its end, in this process."""
@@ -136,18 +162,3 @@ class Job:
         found = self.run(verb, shard, **more)
         assert found.code == 0, found.err + found.out
         return found.final()
-
-
-def ended(process: subprocess.Popen[str]) -> Ended:
-    """Waits for the end of a worker."""
-    out, err = process.communicate(timeout=_DEADLINE_SECS)
-    return Ended(process.returncode, 0.0, out, err)
-
-
-def waited(process: subprocess.Popen[str], line: str) -> None:
-    """Reads what a worker says up to a line."""
-    assert process.stdout is not None
-    for said in process.stdout:
-        if said.strip() == line:
-            return
-    raise AssertionError(f"never said {line}: {process.stderr.read() if process.stderr else ''}")

@@ -88,19 +88,23 @@ class Link:
             thread.start()
 
     def close(self) -> None:
-        """Ends everything; the Lease says that nothing is in flight and nothing will start."""
+        """Ends everything; the Lease says that nothing is in flight and nothing will start.
+
+        A write that takes longer than the Lease lasts is left alone; the Lease runs out by itself then.
+        """
         with self.changed:
             self._closing = True
             self.state.end("closed")
-            self.changed.wait_for(lambda: self.state.in_flight == 0)
+            idle = self.changed.wait_for(lambda: self.state.in_flight == 0, timeout=self._lease_secs)
             self.notify()
         self._end_watch()
         for thread in self._threads:
             if thread.ident is not None:
                 thread.join()
-        # It runs out by itself.
-        with suppress(MemferryError):
-            self._lease.release()
+        if idle:
+            # Where it cannot be said, it runs out by itself.
+            with suppress(MemferryError):
+                self._lease.release()
         self.current.exchange(None)()
         self._cluster.close()
         self._scratch.cleanup()

@@ -8,11 +8,11 @@ from typing import Final
 
 from stamina.instrumentation import set_on_retry_hooks
 
-from memferry.cli import doctor, manifests, moves, stores, worker
+from memferry.cli import bindings, doctor, manifests, moves, stores, worker
 from memferry.cli.common import app
 from memferry.cli.console import tell_retry
 
-__all__ = ["app", "doctor", "manifests", "moves", "run", "stores", "worker"]
+__all__ = ["app", "bindings", "doctor", "manifests", "moves", "run", "stores", "worker"]
 
 _M_ARENA_MAX: Final = -8
 """Of glibc's `mallopt`."""

@@ -21,7 +21,7 @@ from memferry.phases.transform import Transform
 from memferry.profiles import load_mapper
 from memferry.retry import retrying
 
-__all__ = ["Booked", "Pace", "copy_ranges"]
+__all__ = ["Booked", "Observer", "Pace", "copy_ranges", "save_originals"]
 
 Booked = Callable[[Books, Books], None]
 """Called with the counts of a range before a page and after it."""
@@ -29,6 +29,23 @@ Booked = Callable[[Books, Books], None]
 _WAIT_SECS: Final = 600.0
 """How long ranges of other workers may stand still before a worker that needs them gives up."""
 _POLL_SECS: Final = 1.0
+
+
+class Observer:
+    """Sees what a copy does, and may have a say in what is written over. Called inside the transaction of a page."""
+
+    def seen(self, part: Range, page: int, records: Batch) -> None:
+        """Records as they were read."""
+
+    def judged(self, images: Batch, held: Batch, actions: bytes) -> bytes:  # noqa: ARG002
+        """What is done with records; `held` is what the target has under their ids."""
+        return actions
+
+    def unchanged(self, images: Batch) -> None:
+        """Records that the target has as they should be."""
+
+    def written(self, part: Range, page: int, images: Batch) -> None:
+        """Records that were written."""
 
 
 class Pace:
@@ -83,11 +100,11 @@ class _Copy:
         self.transform = Transform(plan.transform, plan.accept)
         self.repeated = Keys()
         self.repeated.add_identities(list(plan.repeated))
-        self.documents: Mapper = load_mapper("native", "document")
         self.done = done
         self.expected = expected
         self.lock = threading.Lock()
         self.booked: Booked = lambda *_: None
+        self.observer = Observer()
 
     def range(self, part: Range) -> None:
         """Copies one range from where the ledger says."""
@@ -128,6 +145,7 @@ class _Copy:
             books.of(kind).deduplicated += count
         with self.target.transaction():
             self.ledger.check()
+            self.observer.seen(part, before.page, page.records)
             written = self.write(part, applied.records, state)
             quarantined = [*page.quarantined, *applied.quarantined, *written]
             failpoint("written")
@@ -170,6 +188,7 @@ class _Copy:
         if len(records):
             refused = self.target.write(part, records, self.plan.migration, fresh=self.fresh)
             quarantined += refused
+            self.observer.written(part, state.page, self.target.image(records))
             self.count(state, records, "written")
             for row in refused:
                 state.books.of(row.kind or "unknown").written -= 1
@@ -180,7 +199,7 @@ class _Copy:
         held = self.target.fetch(records)
         # A foreign target may file them under other ids.
         images = self.target.image(records)
-        actions = classify(images, held, self.plan.migration)
+        actions = self.observer.judged(images, held, classify(images, held, self.plan.migration))
         left: list[tuple[str, str, str]] = []
         write = {CREATE, UPDATE}
         for action, reason, overwrite in (
@@ -192,30 +211,16 @@ class _Copy:
                 continue
             if overwrite:
                 write.add(action)
-                self.save_originals(chosen, held)
+                keys = Keys()
+                keys.add(chosen)
+                save_originals(self.ledger, held.filter(keys.contains(held)))
             else:
                 left += [(kind, identity, reason) for kind, identity in chosen.identities()]
                 self.count(state, chosen, "conflicts")
         self.ledger.conflict(part.number, state.page, left)
+        self.observer.unchanged(images.filter(rows_with(actions, UNCHANGED)))
         self.count(state, records.filter(rows_with(actions, UNCHANGED)), "unchanged")
         return records.filter(rows_with(actions, *write))
-
-    def save_originals(self, chosen: Batch, held: Batch) -> None:
-        """Keeps target records that are about to be written over, with the markers they have."""
-        keys = Keys()
-        keys.add(chosen)
-        originals = held.filter(keys.contains(held))
-        raw, rows, bad, _ = self.documents.encode(originals)
-        identities = originals.identities()
-        if bad:
-            raise StoreError(
-                "refused",
-                f"{len(bad)} records of the target cannot be kept for a rollback, first {bad[0][1]} {bad[0][2]}: "
-                f"{bad[0][4]}; they are not written over",
-                hint="take them out, or keep them with --on-existing keep",
-            )
-        for row, (_, body, _) in zip(rows, raw.rows(), strict=True):
-            self.ledger.save_original(*identities[row], body.decode())
 
     def count_dropped(self, state: RangeState, records: Batch, fitting: Batch, bad: list[Quarantined]) -> None:
         """Counts what an accepted gap leaves out: a whole kind that the target has no place for."""
@@ -236,6 +241,26 @@ class _Copy:
             setattr(books, column, getattr(books, column) + sign * gathered(records))
 
 
+def save_originals(ledger: Ledger, originals: Batch) -> None:
+    """Keeps target records that are about to be written over or deleted, with the markers they have.
+
+    Raises:
+        StoreError: `refused`, one cannot be kept.
+    """
+    documents: Mapper = load_mapper("native", "document")
+    raw, rows, bad, _ = documents.encode(originals)
+    identities = originals.identities()
+    if bad:
+        raise StoreError(
+            "refused",
+            f"{len(bad)} records of the target cannot be kept for a rollback, first {bad[0][1]} {bad[0][2]}: "
+            f"{bad[0][4]}; they are not written over",
+            hint="take them out, or keep them with --on-existing keep",
+        )
+    for row, (_, body, _) in zip(rows, raw.rows(), strict=True):
+        ledger.save_original(*identities[row], body.decode())
+
+
 def copy_ranges(
     plan: Plan,
     source: Source,
@@ -248,6 +273,7 @@ def copy_ranges(
     stop: Stop | None = None,
     resumed: bool = False,
     booked: Booked = lambda *_: None,
+    observer: Observer | None = None,
 ) -> None:
     """Copies those of `ranges` that the ledger does not call done.
 
@@ -264,6 +290,7 @@ def copy_ranges(
         stop: Checked between pages.
         resumed: A page of ours may be there; others may have written since.
         booked: Called after every page.
+        observer: Sees what is done.
 
     Raises:
         MemferryError: `interrupted`, or what a store raised when retries ran out.
@@ -272,11 +299,14 @@ def copy_ranges(
     chosen = {part.number for part in ranges}
     counts = plan.range_rows or (0,) * len(plan.ranges)
     expected = plan.rows if len(chosen) == len(plan.ranges) else sum(counts[number] for number in chosen)
-    done = retrying(ledger.states).items()
-    read = sum(state.books.total("read") for number, state in done if number in chosen)
+    before = Books()
+    for number, state in retrying(ledger.states).items():
+        if number in chosen:
+            before.add(state.books)
+    read = before.total("read")
     fresh = plan.target_records == 0 and not resumed
     copy = _Copy(plan, source, target, ledger, options, progress, stop, fresh=fresh, done=read, expected=expected)
-    copy.booked = booked
+    copy.booked, copy.observer = booked, observer or Observer()
     earlier: set[int] = set()
     for stage in _stages(plan, target):
         mine = [part for part in stage if part.number in chosen]

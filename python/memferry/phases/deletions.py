@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from memferry._native import Keys, standings
 from memferry.backends.api import Source, Target, as_foreign
 from memferry.errors import RefusedError
@@ -12,7 +14,7 @@ from memferry.phases.plan import Options, Plan, Stop
 from memferry.phases.reading import read_pages, read_stream
 from memferry.retry import retrying
 
-__all__ = ["carry_deletions"]
+__all__ = ["carry_deletions", "delete_gone", "refuse_unreadable"]
 
 DELETIONS = 999_999
 """Number under which deletions are booked, after every range."""
@@ -31,21 +33,68 @@ def carry_deletions(
     Raises:
         RefusedError: `max-deletes`, when too many would go, or when the source could not be read completely.
     """
+    refuse_unreadable(ledger)
+    keys = _present(plan, source, target, options, stop)
+    delete_gone(
+        plan.migration,
+        target,
+        ledger,
+        keys,
+        lambda ours: ours * options.max_deletes_percent / 100,
+        options,
+        stop,
+        hint="look at the source first; --max-deletes raises the limit",
+    )
+
+
+def refuse_unreadable(ledger: Ledger) -> None:
+    """Refuses where a row of the source is no record: it may be one that seems to be gone.
+
+    Raises:
+        RefusedError: `max-deletes`.
+    """
     if any(row.id is None for _, row in retrying(lambda: list(ledger.quarantined()))):
         raise RefusedError("max-deletes", "rows of the source could not be read, so nothing can be called deleted")
-    keys = _present(plan, source, target, options, stop)
+
+
+def delete_gone(
+    migration: str,
+    target: Target,
+    ledger: Ledger,
+    keys: Keys,
+    allowed: Callable[[int], float],
+    options: Options,
+    stop: Stop,
+    *,
+    hint: str,
+    touching: int | None = None,
+) -> int:
+    """Deletes what the migration wrote, is as it wrote it, and is not among `keys`; how many.
+
+    Args:
+        migration: Whose records.
+        target: Where they are.
+        ledger: Holds the lock.
+        keys: What the source has, under the ids of the target.
+        allowed: How many of so many may go.
+        options: Bounds of a page.
+        stop: Checked between pages.
+        hint: What to do where more would go.
+        touching: Number of the pass under which they are noted, None for none.
+
+    Raises:
+        RefusedError: `max-deletes`.
+    """
     store = retrying(target.source)
     if store is None:
-        return
-    gone, ours = _gone(store, keys, plan.migration, options, stop)
-    if len(gone) > ours * options.max_deletes_percent / 100:
-        raise RefusedError(
-            "max-deletes",
-            f"{len(gone)} of {ours} records would be deleted, more than {options.max_deletes_percent:g} percent",
-            hint="look at the source first; --max-deletes raises the limit",
-        )
+        return 0
+    gone, ours = _gone(store, keys, migration, options, stop)
+    limit = allowed(ours)
+    if len(gone) > limit:
+        message = f"{len(gone)} of {ours} records would be deleted, allowed are {int(limit)}"
+        raise RefusedError("max-deletes", message, hint=hint)
     if not gone:
-        return
+        return 0
     state = RangeState(done=True)
     for kind, _ in gone:
         state.books.of(kind).deleted += 1
@@ -56,8 +105,11 @@ def carry_deletions(
             target.delete(gone)
             failpoint("deleted")
             ledger.save_range(DELETIONS, state)
+            if touching is not None:
+                ledger.touch(touching, DELETIONS, 0, gone)
 
     retrying(delete)
+    return len(gone)
 
 
 def _present(plan: Plan, source: Source, target: Target, options: Options, stop: Stop) -> Keys:

@@ -20,7 +20,7 @@ from memferry.phases.reading import all_done, read_pages, read_stream
 from memferry.phases.transform import Deciding, Decisions, Duplicates
 from memferry.retry import retrying
 
-__all__ = ["BUCKETS", "PLAN_FORMAT", "Gap", "Options", "Plan", "Progress", "Stop", "make_plan", "migration_id"]
+__all__ = ["BUCKETS", "PLAN_FORMAT", "Gap", "Options", "Plan", "Progress", "Stop", "cut", "make_plan", "migration_id"]
 
 PLAN_FORMAT: Final = 1
 BUCKETS: Final = 4096
@@ -191,13 +191,13 @@ class Plan:
         return blake3_hex(json.dumps(bound, sort_keys=True).encode())
 
 
-def migration_id(source: Source, target: Target) -> str:
+def migration_id(source: Source | Target, target: Source | Target) -> str:
     """The id of the migration between two stores: 16 hex digits of BLAKE3."""
     parts = [source.identity, source.profile, target.identity, target.profile]
     return blake3_hex("\0".join(parts).encode())[:16]
 
 
-def _cut(source: Source, *, ordered: bool) -> list[Range]:
+def cut(source: Source, *, ordered: bool) -> list[Range]:
     """Cuts the source; with `ordered`, a stream of several kinds is read once for each, in copy order."""
     slices: list[tuple[int, str, str | None, str | None, tuple[str, ...] | None]] = []
     for stream in retrying(source.streams):
@@ -259,7 +259,7 @@ def make_plan(
             hint="move to an embedded store with them, and from there on",
         )
     witness = source.witness()
-    ranges = _cut(source, ordered=target.ordered)
+    ranges = cut(source, ordered=target.ordered)
     expected = sum(s.rows or 0 for s in retrying(source.streams)) or None
     scan, keys, buckets = _Scan(), Keys(), Buckets(BUCKETS)
     filed = Keys() if as_foreign(target) else keys

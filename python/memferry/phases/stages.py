@@ -19,7 +19,7 @@ from memferry.errors import MemferryError, RefusedError
 from memferry.failpoints import failpoint
 from memferry.ledger import Claim, Ledger
 from memferry.model import Books, Outcome, Range
-from memferry.phases.copy import Booked, copy_ranges
+from memferry.phases.copy import Booked, Observer, copy_ranges
 from memferry.phases.deletions import carry_deletions
 from memferry.phases.gather import Gathered, gathered_source
 from memferry.phases.plan import Options, Plan, Progress, Stop, make_plan, migration_id
@@ -46,6 +46,7 @@ __all__ = [
     "shareable",
     "told",
     "transfer",
+    "way_home",
     "whole",
 ]
 
@@ -288,6 +289,11 @@ def bound_plan(run: Run, *, copied: bool) -> Plan:
     return plan
 
 
+def way_home(run: Run) -> str:
+    """The id of the migration that carries home what an application wrote since a switch."""
+    return migration_id(run.target, run.source)
+
+
 def whole(source: Source) -> tuple[Range, ...]:
     """Every stream as one range."""
     return tuple(Range(i, stream.name, None, None) for i, stream in enumerate(source.streams()))
@@ -299,7 +305,14 @@ def prepare(run: Run, plan: Plan) -> None:
     failpoint("prepared")
 
 
-def transfer(run: Run, plan: Plan, ranges: Sequence[Range] | None = None, *, resumed: bool) -> None:
+def transfer(
+    run: Run,
+    plan: Plan,
+    ranges: Sequence[Range] | None = None,
+    *,
+    resumed: bool,
+    observer: Observer | None = None,
+) -> None:
     """Copies ranges, all of them or those of a shard.
 
     Args:
@@ -307,6 +320,7 @@ def transfer(run: Run, plan: Plan, ranges: Sequence[Range] | None = None, *, res
         plan: Its plan.
         ranges: Which; all where it is missing.
         resumed: A page of ours may be in the target.
+        observer: Sees what is done.
     """
     copy_ranges(
         plan,
@@ -319,6 +333,7 @@ def transfer(run: Run, plan: Plan, ranges: Sequence[Range] | None = None, *, res
         stop=run.stop,
         resumed=resumed,
         booked=run.booked,
+        observer=observer,
     )
 
 

@@ -7,7 +7,7 @@ import os
 import socket
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -44,6 +44,7 @@ class Pod:
     Attributes:
         folder: Manifest, projected secrets and ConfigMaps.
         claims: Where claims are mounted, each under its name.
+        mounts: Claims that are mounted elsewhere, each in a folder of its name.
         namespace: Its namespace.
         migration: Name of the migration.
         uid: Uid of the migration.
@@ -66,9 +67,16 @@ class Pod:
     service_account: Path
     result: str
     in_cluster: bool
+    mounts: tuple[Path, ...] = ()
 
     @classmethod
-    def of(cls, folder: Path, claims: Path, environment: Mapping[str, str] = os.environ) -> Pod:
+    def of(
+        cls,
+        folder: Path,
+        claims: Path,
+        environment: Mapping[str, str] = os.environ,
+        mounts: Sequence[Path] = (),
+    ) -> Pod:
         """Reads the environment.
 
         Raises:
@@ -102,6 +110,7 @@ class Pod:
             service_account=Path(text("MEMFERRY_SERVICE_ACCOUNT_FOLDER", _SERVICE_ACCOUNT)),
             result=text("MEMFERRY_RESULT", ""),
             in_cluster=in_cluster,
+            mounts=tuple(mounts),
         )
 
     def claim(self, shard: int | None = None) -> Claim:
@@ -139,7 +148,8 @@ class InPod:
             raise manifest.error(
                 backend, "spec.claimName", "in a cluster a file lies on a claim, which has to be named"
             )
-        claim = (self._pod.claims / spec.claim_name).resolve()
+        mounted = [path for path in self._pod.mounts if path.name == spec.claim_name]
+        claim = (mounted[0] if mounted else self._pod.claims / spec.claim_name).resolve()
         path = (claim / (spec.path or "").lstrip("/")).resolve()
         if not path.is_relative_to(claim):
             raise manifest.error(backend, "spec.path", f"got `{spec.path}`, allowed: a path within the claim")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -23,7 +22,7 @@ from memferry.stores import has_ledger, open_source
 from memferry.worker.heartbeat import Heartbeat
 from memferry.worker.pod import InPod, Pod
 
-__all__ = ["VERBS", "Work", "found_in", "plan", "probe", "transfer", "verify"]
+__all__ = ["Work", "found_in", "plan", "probe", "transfer", "verify"]
 
 _SHOWN: Final = 100
 """Findings in a result; the ledger and `memferry verify` have the others."""
@@ -139,15 +138,24 @@ def transfer(work: Work) -> dict[str, Any]:
         made = stages.bound_plan(run, copied=document["state"] != "copying")
         mine = made.ranges[cut[shard][0] : cut[shard][1]]
         run.target.prepare(made.migration, made.vectors)
+        numbers = {part.number for part in mine}
+        before = _books_of(run, numbers)
+        work.beat.booked(Books(), before)
+        work.beat.progress("copy", before.total("read"), sum(made.range_rows[number] for number in numbers))
         # A page of an earlier worker may be in the target.
         stages.transfer(run, made, mine, resumed=document.get("resumed", True) or run.ledger.number > 1)
-        books = Books()
-        numbers = {part.number for part in mine}
-        states: dict[int, RangeState] = retrying(run.ledger.states)
-        for number in numbers & states.keys():
-            books.add(states[number].books)
+        books = _books_of(run, numbers)
         _refuse_quarantined(books, options)
         return {"shard": shard, "ranges": len(mine), "kinds": books.to_json()}
+
+
+def _books_of(run: Run, numbers: set[int]) -> Books:
+    """Counts of some ranges."""
+    books = Books()
+    states: dict[int, RangeState] = retrying(run.ledger.states)
+    for number in numbers & states.keys():
+        books.add(states[number].books)
+    return books
 
 
 def _shared(work: Work) -> Options:
@@ -238,7 +246,3 @@ def probe(work: Pod) -> dict[str, Any]:
         failed = {"code": error.code, "message": str(error), "hint": error.hint}
         return {**told, "reachable": error.code == "store-missing", "identity": None, "counts": {}, "error": failed}
     return {**told, "reachable": True, "identity": source.identity, "counts": counts}
-
-
-VERBS: Final[dict[str, Callable[[Work], dict[str, Any]]]] = {"plan": plan, "transfer": transfer, "verify": verify}
-"""Verbs that have a migration."""

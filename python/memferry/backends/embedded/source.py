@@ -44,6 +44,10 @@ class EmbeddedSource:
         with naming_holder(self._path):
             return EmbeddedReader(EmbeddedStore.open_source(self._path))
 
+    def version(self) -> int:
+        """Another number after every write of somebody else."""
+        return self._store.data_version()
+
     def witness(self) -> None:
         """Nothing: ranges are of keys, and hold however the store changes."""
 

@@ -1,0 +1,225 @@
+"""What a person asks of a binding: how it stands, and that it serves again. `memferry binding status|unfreeze`."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final, Literal
+
+from pydantic import ValidationError
+
+from memferry.binding.cluster import AbsentError, Cluster, ConflictError, binding_path, lease_path, secret_path
+from memferry.errors import MemferryError, RefusedError
+from memferry.manifest.clients import Client, expected_clients
+from memferry.manifest.backend import Backend
+from memferry.manifest.projection import NotThereError, secret_data
+from memferry.manifest.protocol import BINDING_LABEL, GROUP, VERSION, binding_secret_name
+from memferry.manifest.status import STATUS_VERSION, BindingStatus
+
+__all__ = ["Report", "Unfrozen", "binding_report", "unfreeze"]
+
+_TRIES: Final = 5
+_OURS: Final = f"/apis/{GROUP}/{VERSION}/namespaces/{{namespace}}"
+
+
+@dataclass(frozen=True)
+class Report:
+    """How a binding stands.
+
+    Attributes:
+        name: Its name.
+        status: What clients go by.
+        clients: Who has to acknowledge.
+    """
+
+    name: str
+    status: BindingStatus
+    clients: tuple[Client, ...]
+
+    @property
+    def silent(self) -> tuple[Client, ...]:
+        """Who has not acknowledged what the status says."""
+        now = self.status
+        return tuple(c for c in self.clients if not c.acknowledged(now.revision, now.mode, now.active))
+
+    def to_json(self) -> dict[str, Any]:
+        """The final object."""
+        told = {"binding": self.name, **self.status.to_json()}
+        told["clients"] = [
+            {
+                "name": client.name,
+                "pod": client.pod,
+                "heardAt": client.heard_at.isoformat() if client.heard_at else None,
+                "live": client.live,
+                "revision": client.revision,
+                "mode": client.mode,
+                "active": client.active,
+                "errors": client.errors,
+                "problem": client.problem,
+                "acknowledged": client not in self.silent,
+            }
+            for client in self.clients
+        ]
+        return told
+
+
+@dataclass(frozen=True)
+class Unfrozen:
+    """What was done.
+
+    Attributes:
+        name: The binding.
+        before: As it was.
+        after: As it is; the same where it served already.
+        said: What was done and what is left to others, in sentences.
+    """
+
+    name: str
+    before: BindingStatus
+    after: BindingStatus
+    said: tuple[str, ...]
+
+    @property
+    def changed(self) -> bool:
+        """Whether anything was written."""
+        return self.before != self.after
+
+    def to_json(self) -> dict[str, Any]:
+        """The final object."""
+        ends = {"before": self.before.to_json(), "after": self.after.to_json()}
+        return {"binding": self.name, "changed": self.changed, **ends, "said": list(self.said)}
+
+
+def binding_report(cluster: Cluster, name: str, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> Report:
+    """Reads how a binding stands.
+
+    Raises:
+        RefusedError: `cluster`, there is no such binding.
+    """
+    binding = _binding(cluster, name)
+    selector = ((binding.get("spec") or {}).get("clients") or {}).get("selector") or {}
+    pods = cluster.list("/api/v1/namespaces/{namespace}/pods", selector) if selector else []
+    leases = cluster.list(lease_path(), {BINDING_LABEL: name})
+    return Report(name, _status(binding), expected_clients(selector, pods, leases, now()))
+
+
+def unfreeze(cluster: Cluster, name: str) -> Unfrozen:
+    """Ends a freeze by hand: a higher revision, on which the side serves that served before the freeze.
+
+    A switch that is under way sees the higher revision and gives up. No write of the operator is written over: where it
+    changes the binding meanwhile, what to do is thought over again.
+
+    Raises:
+        RefusedError: `cluster`, there is no such binding; `format-newer`; `busy`, it is changed all the time.
+    """
+    for _ in range(_TRIES):
+        binding = _binding(cluster, name)
+        before = _status(binding)
+        if before.status_version > STATUS_VERSION:
+            raise RefusedError("format-newer", f"MemoryBinding {name}: a newer memferry wrote its status")
+        if before.mode == "Serving":
+            return Unfrozen(name, before, before, (f"binding {name} serves already from {before.active}",))
+        after, said = _serving_again(cluster, before)
+        # Fields of others stay as they are; these are the ones that change.
+        status = {**(binding.get("status") or {}), "mode": after.mode, "active": after.active}
+        status |= {"revision": after.revision}
+        status.pop("frozenUntil", None)
+        try:
+            cluster.replace(f"{binding_path(name)}/status", {**binding, "status": status})
+        except ConflictError:
+            continue
+        return Unfrozen(name, before, after, (*said, *_project(cluster, name, after), _LEFT))
+    raise RefusedError("busy", f"MemoryBinding {name} is being changed all the time", hint="try again")
+
+
+_LEFT: Final = (
+    "the journals in the stores are not written by this command: the operator does that when it runs; until then the "
+    "status of the MemoryBinding is all there is, so keep it"
+)
+
+
+def _serving_again(cluster: Cluster, before: BindingStatus) -> tuple[BindingStatus, list[str]]:
+    home, highest, said = before.active, before.revision, []
+    if before.locked_by is None:
+        said.append("no migration holds the binding: it serves where it is")
+    else:
+        migration: dict[str, Any] = {}
+        with suppress(AbsentError):
+            migration = cluster.get(f"{_OURS}/memorymigrations/{before.locked_by.name}")
+        if (migration.get("metadata") or {}).get("uid") != before.locked_by.uid:
+            said.append(f"migration {before.locked_by.name}, which holds the binding, is gone: it serves where it is")
+        else:
+            traffic = (migration.get("status") or {}).get("traffic") or {}
+            highest = max(highest, int(traffic.get("revision") or 0))
+            away = traffic.get("direction") == "Back"
+            home = migration["spec"]["target" if away else "source"]["backendRef"]["name"]
+            said.append(f"migration {before.locked_by.name} sees revision {highest + 1} and gives this switch up")
+    after = before.model_copy(update={"mode": "Serving", "active": home, "revision": highest + 1, "frozen_until": None})
+    told = f"writes go on at {home}, revision {after.revision}"
+    if home != before.active:
+        told += f"; {before.active} was frozen too, so nothing was written to it since"
+    return after, [told, *said]
+
+
+def _project(cluster: Cluster, name: str, after: BindingStatus) -> list[str]:
+    """Brings the Secret to the side that serves, where it is of the other one."""
+    secret = binding_secret_name(name)
+    try:
+        found = cluster.get(secret_path(secret))
+        there = base64.b64decode((found.get("data") or {}).get("active", "")).decode()
+        if there == after.active:
+            return []
+        backends = _backends(cluster, after.active)
+        data = secret_data(after.active, backends, _lookup(cluster), revision=after.revision, mode=after.mode)
+        found["data"] = {key: base64.b64encode(value.encode()).decode("ascii") for key, value in data.items()}
+        cluster.replace(secret_path(secret), found)
+    except (MemferryError, NotThereError, ValueError) as error:
+        return [
+            f"Secret {secret} is not of {after.active} yet, and clients that have to open it wait for that: {error}"
+        ]
+    return [f"Secret {secret} is of {after.active} again"]
+
+
+def _backends(cluster: Cluster, name: str) -> Mapping[str, Backend]:
+    found: dict[str, Backend] = {}
+    wanted = [name]
+    while wanted:
+        one = wanted.pop()
+        resource = cluster.get(f"{_OURS}/memorybackends/{one}")
+        try:
+            spec = Backend.model_validate(resource["spec"])
+        except ValidationError:
+            raise NotThereError(f"MemoryBackend {one} cannot be read") from None
+        found[one] = spec
+        wanted += [ref.name for ref in (spec.graph_ref, spec.vectors_ref) if ref is not None and ref.name not in found]
+    return found
+
+
+def _lookup(cluster: Cluster) -> Callable[[Literal["Secret", "ConfigMap"], str, str], str | None]:
+    def look(kind: Literal["Secret", "ConfigMap"], name: str, key: str) -> str | None:
+        path = secret_path(name) if kind == "Secret" else f"/api/v1/namespaces/{{namespace}}/configmaps/{name}"
+        try:
+            value = (cluster.get(path).get("data") or {}).get(key)
+        except AbsentError:
+            return None
+        return base64.b64decode(value).decode() if kind == "Secret" and value is not None else value
+
+    return look
+
+
+def _binding(cluster: Cluster, name: str) -> dict[str, Any]:
+    try:
+        return cluster.get(binding_path(name))
+    except AbsentError as error:
+        raise RefusedError("cluster", f"no MemoryBinding {name} in namespace {cluster.namespace}: {error}") from error
+
+
+def _status(binding: dict[str, Any]) -> BindingStatus:
+    try:
+        return BindingStatus.model_validate(binding.get("status") or {})
+    except ValidationError as error:
+        told = f"MemoryBinding {binding['metadata']['name']}: its status cannot be read: {error.error_count()} fields"
+        raise RefusedError("cluster", told) from error

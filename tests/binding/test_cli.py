@@ -1,0 +1,124 @@
+"""`memferry binding status` and `memferry binding unfreeze`, against a small API server."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from memferry.binding import BoundStore
+from memferry.cli.main import app
+from support.bound import World
+
+MIGRATIONS = "/apis/memferry.dev/v1alpha1/namespaces/default/memorymigrations"
+BACKENDS = "/apis/memferry.dev/v1alpha1/namespaces/default/memorybackends"
+LOCK = {"uid": "u1", "name": "move"}
+
+
+def run(world: World, verb: str, *options: str, name: str = "memory") -> Result:
+    return CliRunner().invoke(app, ["binding", verb, name, "--kubeconfig", str(world.kubeconfig), *options])
+
+
+def migration(world: World, **traffic: Any) -> None:
+    """A migration from `a` to `b` that holds the binding."""
+    ends = {"source": {"backendRef": {"name": "a"}}, "target": {"backendRef": {"name": "b"}}}
+    world.api.put(f"{MIGRATIONS}/move", {"metadata": {"uid": "u1"}, "spec": ends, "status": {"traffic": traffic}})
+
+
+def status(world: World) -> dict[str, Any]:
+    path = "/apis/memferry.dev/v1alpha1/namespaces/default/memorybindings/memory"
+    return dict(world.api.objects[path]["status"])
+
+
+def test_status_names_who_is_silent(world: World, client: Callable[..., BoundStore]) -> None:
+    client("good")
+    memory = client("busy")
+    world.until_said("good", 1, "Serving", "a")
+    begun = memory.try_begin()
+    assert isinstance(begun, tuple)
+    world.say("a", 2, "Frozen", frozenUntil="2026-01-01T00:00:30Z", lockedBy=LOCK)
+    world.until_said("good", 2, "Frozen", "a")
+    shown = run(world, "status")
+    assert shown.exit_code == 0, shown.output
+    assert "memory: Frozen until 2026-01-01T00:00:30Z, a, revision 2, held by migration move" in shown.stdout
+    assert "1 of 2 clients acknowledged that" in shown.stdout
+    assert "not yet: memferry-client-memory-busy" in shown.stdout
+    told = json.loads(run(world, "status", "--json").stdout)
+    assert {c["pod"]: c["acknowledged"] for c in told["clients"]} == {"good": True, "busy": False}
+    with memory.finishing(*begun):
+        pass
+
+
+def test_unfreeze_gives_writes_back_under_a_higher_revision(world: World, client: Callable[..., BoundStore]) -> None:
+    memory = client()
+    world.say("a", 4, "Frozen", frozenUntil="2026-01-01T00:00:30Z", lockedBy=LOCK)
+    migration(world, revision=5, direction="Forward")
+    world.until_said("pod", 4, "Frozen", "a")
+    done = run(world, "unfreeze", "--json")
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout)
+    assert told["changed"]
+    assert told["after"] | {"revision": 6, "mode": "Serving", "active": "a"} == told["after"]
+    assert status(world)["lockedBy"] == LOCK, "the migration still holds it, and gives up by itself"
+    assert "frozenUntil" not in status(world)
+    world.until_said("pod", 6, "Serving", "a")
+    assert memory.standing().writable
+
+
+def test_unfreeze_after_the_flip_goes_home_and_takes_the_secret_along(
+    world: World, client: Callable[..., BoundStore]
+) -> None:
+    client()
+    world.say("b", 3, "Frozen", lockedBy=LOCK)
+    migration(world, revision=3, direction="Forward")
+    spec = {"backend": "embedded", "path": str(world.stores["a"])}
+    world.api.put(f"{BACKENDS}/a", {"spec": spec})
+    done = run(world, "unfreeze")
+    assert done.exit_code == 0, done.output
+    assert "writes go on at a, revision 4" in done.stdout
+    assert "Secret memferry-binding-memory is of a again" in done.stdout
+    world.until_said("pod", 4, "Serving", "a")
+    secret = world.api.objects["/api/v1/namespaces/default/secrets/memferry-binding-memory"]
+    assert base64.b64decode(secret["data"]["active"]) == b"a"
+
+
+def test_unfreeze_of_a_switch_back_goes_to_the_target(world: World) -> None:
+    world.say("a", 9, "Frozen", lockedBy=LOCK)
+    migration(world, revision=9, direction="Back")
+    done = run(world, "unfreeze", "--json")
+    assert json.loads(done.stdout)["after"]["active"] == "b"
+    assert "MemoryBackend" in done.stdout or "404" in done.stdout, "it says that the Secret could not be written"
+
+
+def test_what_serves_is_left_alone(world: World) -> None:
+    before = status(world)
+    done = run(world, "unfreeze", "--json")
+    assert done.exit_code == 0
+    assert json.loads(done.stdout)["changed"] is False
+    assert status(world) == before
+
+
+def test_without_its_migration_it_serves_where_it_is(world: World) -> None:
+    world.say("b", 3, "Frozen", lockedBy={"uid": "u0", "name": "move"})
+    migration(world, revision=3)
+    done = run(world, "unfreeze")
+    assert "is gone: it serves where it is" in done.stdout
+    assert (status(world)["active"], status(world)["revision"]) == ("b", 4)
+
+
+@pytest.mark.parametrize("verb", ["status", "unfreeze"])
+def test_no_such_binding(world: World, verb: str) -> None:
+    done = run(world, verb, "--json", name="other")
+    assert done.exit_code == 2
+    assert json.loads(done.stdout)["error"]["code"] == "cluster"
+
+
+def test_a_status_of_a_newer_memferry_is_left_alone(world: World) -> None:
+    world.say("a", 3, "Frozen", statusVersion=99)
+    done = run(world, "unfreeze", "--json")
+    assert done.exit_code == 2
+    assert json.loads(done.stdout)["error"]["code"] == "format-newer"

@@ -1,0 +1,246 @@
+"""A client in this process, against a small API server: freeze, flip, other processes, new credentials."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from memferry import Record, RefusedError, StoreError, TransientError
+from memferry.binding import BoundStore, FrozenError, LeaseLostError, connect
+from support.bound import LEASE_SECS, World
+from support.fake_api import kubeconfig
+from testbed import wait
+from testbed.proxy import FaultyProxy
+
+Connect = Callable[..., BoundStore]
+NOTHING = (0, "", "")
+
+
+def note(identity: str) -> Record:
+    return Record("memory", identity, content=f"note {identity}")
+
+
+def test_it_is_a_store_like_any_other(world: World, client: Connect) -> None:
+    memory = client()
+    assert memory.put([note("1"), note("2"), note("3")]) == 3
+    assert memory.get("memory", "1") == note("1")
+    assert memory.get_many([("memory", "2"), ("memory", "9")]) == [note("2"), None]
+    assert [hit.record.id for hit in memory.search("note 3")] == ["3"]
+    assert memory.delete("memory", "1")
+    assert memory.delete_many([("memory", "2")]) == 1
+    assert [record.id for record in memory.list(kind="memory")] == ["3"]
+    assert memory.capabilities().backend == "embedded"
+    assert memory.wait_indexed()
+    standing = memory.standing()
+    assert (standing.active, standing.revision, standing.mode, standing.writable) == ("a", 1, "Serving", True)
+    assert not standing.problems
+
+
+def test_it_says_what_it_is(world: World, client: Connect) -> None:
+    client()
+    world.until_said("pod", 1, "Serving", "a")
+    lease = world.api.lease("memferry-client-memory-pod")
+    assert lease is not None
+    assert lease["metadata"]["labels"]["memferry.dev/binding"] == "memory"
+    assert lease["spec"]["holderIdentity"] == "pod"
+    assert lease["spec"]["leaseDurationSeconds"] == LEASE_SECS
+    assert len(lease["spec"]["renewTime"]) == len("2026-01-01T00:00:00.000000Z")
+
+
+def test_a_switch(world: World, client: Connect) -> None:
+    memory = client()
+    memory.put(note("1"))
+    world.say("a", 2, "Frozen", frozenUntil="2026-01-01T00:00:30Z")
+    world.until_said("pod", 2, "Frozen", "a")
+    with pytest.raises(FrozenError, match="revision 2, until 2026-01-01T00:00:30Z"):
+        memory.put(note("2"))
+    assert memory.get("memory", "1") == note("1"), "reads go on"
+    world.say("b", 3, "Frozen")
+    world.until_said("pod", 3, "Frozen", "b")
+    assert memory.get("memory", "1") is None, "reads are of the new side"
+    world.say("b", 4)
+    world.until_said("pod", 4, "Serving", "b")
+    memory.put(note("3"))
+    assert (world.ids("a"), world.ids("b")) == ({"1"}, {"3"})
+
+
+def test_a_write_waits_for_the_end_of_a_freeze(world: World, client: Connect) -> None:
+    memory = client(freeze_wait_secs=20)
+    world.say("a", 2, "Frozen")
+    world.until_said("pod", 2, "Frozen", "a")
+    done = threading.Event()
+
+    def write() -> None:
+        memory.put(note("1"))
+        done.set()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    assert not done.wait(0.2)
+    world.say("a", 3)
+    writer.join(20)
+    assert done.is_set()
+    assert world.ids("a") == {"1"}
+
+
+def test_what_is_in_flight_ends_before_the_freeze_is_acknowledged(world: World, client: Connect) -> None:
+    memory = client()
+    begun = memory.try_begin()
+    assert isinstance(begun, tuple)
+    world.say("a", 2, "Frozen")
+    wait.until(lambda: memory.standing().mode == "Frozen", what="it knows", deadline_secs=20)
+    assert memory.standing().in_flight == 1
+    assert world.said("pod") != (2, "Frozen", "a")
+    with memory.finishing(*begun) as store:
+        store.put(note("1"))
+    world.until_said("pod", 2, "Frozen", "a")
+    assert world.ids("a") == {"1"}
+
+
+def test_a_listing_ends_in_the_store_it_began_in(world: World, client: Connect) -> None:
+    memory = client()
+    memory.put([note(str(n)) for n in range(10)])
+    pages = memory.pages(kind="memory", size=3)
+    seen = [record.id for record in next(pages).records]
+    world.say("b", 2)
+    world.until_said("pod", 2, "Serving", "b")
+    seen += [record.id for page in pages for record in page.records]
+    assert sorted(seen, key=int) == [str(n) for n in range(10)]
+
+
+def test_a_client_that_starts_in_a_freeze_reads_and_does_not_write(world: World, client: Connect) -> None:
+    world.say("a", 2, "Frozen")
+    memory = client()
+    assert memory.get("memory", "1") is None
+    with pytest.raises(FrozenError):
+        memory.put(note("1"))
+    world.until_said("pod", 2, "Frozen", "a")
+
+
+def test_a_store_that_cannot_be_opened_is_told_and_not_acknowledged(world: World, client: Connect) -> None:
+    memory = client()
+    world.stores["b"] = world.folder / "missing" / "b.db"
+    world.say("b", 2, "Frozen")
+    lease = "memferry-client-memory-pod"
+    wait.until(
+        lambda: (world.api.lease(lease) or {})["metadata"]["annotations"]["memferry.dev/problem"] == "store-missing",
+        what="the problem is told",
+        deadline_secs=20,
+    )
+    assert world.said("pod") == NOTHING
+    assert memory.standing().problems == {"store": "store-missing"}
+    world.say("a", 3)
+    world.until_said("pod", 3, "Serving", "a")
+    memory.put(note("1"))
+
+
+def test_a_status_that_is_wiped_or_older_changes_nothing(world: World, client: Connect) -> None:
+    world.say("b", 7)
+    memory = client()
+    world.api.binding("memory")
+    world.say("a", 1)
+    world.api.secret("memferry-binding-memory", active="b")
+    memory.put(note("1"))
+    assert world.ids("b") == {"1"}
+
+
+def test_failures_of_the_store_are_counted_until_the_next_revision(
+    world: World, client: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = client()
+
+    def fail(*_: object, **__: object) -> None:
+        raise StoreError("io", "no disk")
+
+    monkeypatch.setattr("memferry.backends.embedded.access.EmbeddedAccess.put", fail)
+    for _ in range(2):
+        with pytest.raises(StoreError, match="no disk"):
+            memory.put(note("1"))
+    assert memory.standing().errors == 2
+    lease = "memferry-client-memory-pod"
+    wait.until(
+        lambda: (world.api.lease(lease) or {})["metadata"]["annotations"]["memferry.dev/errors"] == "2",
+        what="they are told",
+        deadline_secs=20,
+    )
+    world.say("b", 2)
+    world.until_said("pod", 2, "Serving", "b")
+    assert memory.standing().errors == 0
+
+
+def test_two_processes_of_a_pod_need_names(world: World, client: Connect) -> None:
+    client()
+    with pytest.raises(TransientError, match="client=NAME"):
+        client(wait_secs=1)
+    client(client="second").put(note("1"))
+    world.until_said("pod.second", 1, "Serving", "a")
+
+
+def test_a_process_whose_place_is_taken_writes_no_more(world: World, client: Connect) -> None:
+    memory = client()
+    lease = world.api.lease("memferry-client-memory-pod")
+    assert lease is not None
+    lease["metadata"]["annotations"]["memferry.dev/process"] = "another"
+    world.api.put("/apis/coordination.k8s.io/v1/namespaces/default/leases/memferry-client-memory-pod", lease)
+    wait.until(lambda: memory.standing().reason == "fenced", what="it is fenced", deadline_secs=20)
+    with pytest.raises(StoreError) as raised:
+        memory.put(note("1"))
+    assert raised.value.code == "fenced"
+
+
+def test_a_place_that_was_given_back_is_taken_at_once(world: World, client: Connect) -> None:
+    with connect("memory", pod="pod", kubeconfig=world.kubeconfig, lease_secs=60) as first:
+        first.put(note("1"))
+    lease = world.api.lease("memferry-client-memory-pod")
+    assert lease is not None
+    assert lease["spec"]["holderIdentity"] == ""
+    with pytest.raises(RefusedError, match="closed"):
+        first.put(note("2"))
+    client(lease_secs=60).put(note("2"))
+    assert world.ids("a") == {"1", "2"}
+
+
+def test_after_a_fork_the_child_is_told(world: World, client: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = client()
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    with pytest.raises(RefusedError, match="forked"):
+        memory.put(note("1"))
+    monkeypatch.undo()
+
+
+def test_without_the_cluster_it_stops_by_itself_and_comes_back(
+    world: World, client: Connect, proxy: Callable[[int], FaultyProxy], tmp_path: Path
+) -> None:
+    between = proxy(world.api.port)
+    memory = client(kubeconfig=kubeconfig(tmp_path, int(between.address.rpartition(":")[2])))
+    memory.put(note("1"))
+    between.stall()
+    wait.until(lambda: memory.standing().reason == "lease-lost", what="its Lease runs out", deadline_secs=20)
+    with pytest.raises(LeaseLostError):
+        memory.put(note("2"))
+    assert memory.get("memory", "1") == note("1"), "reads go on"
+    world.say("b", 2)
+    between.resume()
+    world.until_said("pod", 2, "Serving", "b")
+    memory.put(note("3"))
+    assert (world.ids("a"), world.ids("b")) == ({"1"}, {"3"})
+
+
+@pytest.mark.parametrize(
+    ("chosen", "code"), [({"lease_secs": 1}, "invalid"), ({"kubeconfig": "/nonexistent"}, "cluster")]
+)
+def test_what_cannot_be_is_refused(world: World, client: Connect, chosen: dict[str, object], code: str) -> None:
+    with pytest.raises(RefusedError) as raised:
+        client(**chosen)
+    assert raised.value.code == code
+
+
+def test_no_binding_is_said(world: World) -> None:
+    with pytest.raises(TransientError) as raised:
+        connect("other", pod="pod", kubeconfig=world.kubeconfig, lease_secs=LEASE_SECS, wait_secs=0.5)
+    assert raised.value.code == "binding"
+    assert "other" in str(raised.value)
