@@ -6,6 +6,7 @@ import copy
 from typing import Any, Final
 
 import celpy
+import celpy.adapter
 import lupa.lua51
 import pytest
 import yaml
@@ -122,7 +123,7 @@ def _flux(resource: dict[str, Any]) -> str:
     checks = yaml.safe_load((GITOPS / "flux" / "kustomization.yaml").read_text("utf-8"))["spec"]["healthCheckExprs"]
     [check] = [one for one in checks if (one["apiVersion"], one["kind"]) == (resource["apiVersion"], resource["kind"])]
     environment = celpy.Environment()
-    activation = celpy.json_to_cel(resource)
+    activation = {name: celpy.adapter.json_to_cel(one) for name, one in resource.items()}
     for field, word in (("inProgress", "InProgress"), ("failed", "Failed"), ("current", "Current")):
         if field in check:
             program = environment.program(environment.compile(check[field]))
