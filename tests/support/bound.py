@@ -22,6 +22,8 @@ LEASE_SECS = 3
 class World:
     """Two embedded stores, one binding."""
 
+    binding = "memory"
+
     def __init__(self, api: FakeApi, folder: Path) -> None:
         self.api = api
         self.folder = folder
@@ -73,7 +75,7 @@ class Application:
         self.log = folder / f"{pod}.log"
         self.process = ManagedProcess(
             f"application {pod}",
-            [sys.executable, script, "memory", *arguments],
+            [sys.executable, script, world.binding, *arguments],
             log_path=self.log,
             ready=lambda: bool(self.lines("connected")),
             ready_deadline_secs=60,
@@ -110,6 +112,7 @@ class Application:
 class Switched(Protocol):
     """A binding that a test switches."""
 
+    binding: str
     stores: dict[str, Path]
 
     @property

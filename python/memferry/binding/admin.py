@@ -13,8 +13,8 @@ from pydantic import ValidationError
 
 from memferry.binding.cluster import AbsentError, Cluster, ConflictError, binding_path, lease_path, secret_path
 from memferry.errors import MemferryError, RefusedError
-from memferry.manifest.clients import Client, expected_clients
 from memferry.manifest.backend import Backend
+from memferry.manifest.clients import Client, expected_clients
 from memferry.manifest.projection import NotThereError, secret_data
 from memferry.manifest.protocol import BINDING_LABEL, GROUP, VERSION, binding_secret_name
 from memferry.manifest.status import STATUS_VERSION, BindingStatus
@@ -136,8 +136,8 @@ def unfreeze(cluster: Cluster, name: str) -> Unfrozen:
 
 
 _LEFT: Final = (
-    "the journals in the stores are not written by this command: the operator does that when it runs; until then the "
-    "status of the MemoryBinding is all there is, so keep it"
+    "the journals in the stores are not written by this command and say what they said before: until the next switch "
+    "the status of the MemoryBinding is all there is, so do not delete it"
 )
 
 
