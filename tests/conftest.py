@@ -20,9 +20,18 @@ def _state_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Prints how often processes were really killed, and how many damages were found."""
     passed = terminalreporter.getreports("passed")
-    kills = [value for report in passed for name, value in report.user_properties if name in {"kills", "crash kills"}]
-    if kills:
-        terminalreporter.write_line(f"crash runs {len(kills)}, kills that struck {sum(map(int, kills))}")
+    runs = [
+        ("called_again" in report.nodeid, report.failed, value)
+        for report in [*passed, *terminalreporter.getreports("failed")]
+        for name, value in report.user_properties
+        if name == "crash kills"
+    ]
+    if runs:
+        seeded, failed_runs = sum(one[0] for one in runs), sum(one[1] for one in runs)
+        struck = sum(int(str(one[2])) for one in runs)
+        terminalreporter.write_line(
+            f"crash runs {len(runs)} ({seeded} seeded), kills that struck {struck}, runs that failed {failed_runs}"
+        )
     damages = [report for report in passed if "test_every_damage" in report.nodeid]
     failed = [report for report in terminalreporter.getreports("failed") if "test_every_damage" in report.nodeid]
     if damages or failed:

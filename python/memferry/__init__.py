@@ -11,8 +11,10 @@ if TYPE_CHECKING:
     from memferry.application import Hit, RecordPage, Store
     from memferry.application import open_store as open  # noqa: A004 - read as memferry.open
     from memferry.backends.access import Capabilities
+    from memferry.endpoint import EndpointSettings
     from memferry.errors import MemferryError, NotProvenError, RefusedError, StoreError, TransientError
     from memferry.library import migrate, plan, rollback, verify
+    from memferry.phases.embedding import Embedding
     from memferry.phases.migrate import Result
     from memferry.phases.parity import Parity
     from memferry.phases.plan import Plan, Stop
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 __all__ = [
     "Capabilities",
     "Decisions",
+    "Embedding",
+    "EndpointSettings",
     "Hit",
     "MemferryError",
     "NotProvenError",
@@ -60,8 +64,10 @@ __all__ = [
 _HOMES = {
     "application": ("Hit", "RecordPage", "Store"),
     "backends.access": ("Capabilities",),
+    "endpoint": ("EndpointSettings",),
     "errors": ("MemferryError", "NotProvenError", "RefusedError", "StoreError", "TransientError"),
     "library": ("migrate", "plan", "rollback", "verify"),
+    "phases.embedding": ("Embedding",),
     "phases.migrate": ("Result",),
     "phases.parity": ("Parity",),
     "phases.plan": ("Plan", "Stop"),

@@ -188,6 +188,39 @@ class EmbeddedStore:
         scope: list[tuple[str, str]] = ...,
     ) -> list[tuple[str, float]]: ...
 
+_Outcome: TypeAlias = tuple[Batch, bytes, list[_Quarantined], list[tuple[str, int, str]]]
+
+@final
+class Embedding:
+    """What is embedded, and the vectors that were made so far."""
+
+    def __new__(cls, settings_json: str) -> Embedding: ...
+    def preview(self, records: Batch) -> _Outcome:
+        """The records as they will be, with a vector of length one where a new one is to be made."""
+
+    def extent(self, records: Batch) -> tuple[int, int]:
+        """How many records get a new vector, and the bytes of their texts."""
+
+    def missing(self, records: Batch, cache: EmbeddingCache) -> list[tuple[bytes, str]]:
+        """Keys and texts of those that the cache lacks, each once."""
+
+    def apply(self, records: Batch, cache: EmbeddingCache, refused: list[tuple[bytes, str]]) -> _Outcome:
+        """The records with the vectors of the cache; those whose text was refused are quarantined."""
+
+@final
+class EmbeddingCache:
+    """The vectors of one model, kept in a file."""
+
+    def __new__(cls, path: _Path, model: str, dimensions: int) -> EmbeddingCache: ...
+    def get(self, text: str) -> bytes | None:
+        """The vector of a text, `f32` little-endian; None where it was not made yet."""
+
+    def keep(self, keys: list[bytes], vectors: list[bytes]) -> None:
+        """Keeps vectors under the keys of their texts, all or none."""
+
+def text_key(text: str) -> bytes:
+    """The key under which the vector of a text is kept."""
+
 @final
 class JsonlReader:
     """Reads one file in pages."""
@@ -450,8 +483,11 @@ def vectors_not_finite(records: Batch, names: list[str]) -> list[int]:
 def split_halves(records: Batch) -> tuple[Batch, Batch]:
     """Records without the vectors that a vector store holds, and those vectors with kind, id and scope."""
 
-def join_halves(records: Batch, points: Batch) -> tuple[Batch, bytes]:
-    """Whole records, and one byte a record: 1 where a vector that it knows of is missing."""
+def join_halves(records: Batch, points: Batch, *, scopes_of_points: bool = False) -> tuple[Batch, bytes]:
+    """Whole records, and one byte a record: 1 where a vector that it knows of is missing.
+
+    With `scopes_of_points` they have the scope that their vectors are filtered by.
+    """
 
 def owned_points(records: Batch, points: Batch) -> bytes:
     """One byte a row of vectors: 1 where there is a record that it belongs to."""

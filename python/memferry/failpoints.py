@@ -9,11 +9,18 @@ import os
 import signal
 import threading
 
-__all__ = ["failpoint"]
+__all__ = ["arm", "failpoint"]
 
-_name, _, _count = os.environ.get("MEMFERRY_FAILPOINT", "").partition(":")
-_left = int(_count or 1)
+_name = ""
+_left = 0
 _lock = threading.Lock()
+
+
+def arm(place: str) -> None:
+    """Chooses the place, as in `booked:3`; nothing if empty."""
+    global _name, _left  # noqa: PLW0603 - a process has one death
+    _name, _, count = place.partition(":")
+    _left = int(count or 1)
 
 
 def failpoint(name: str) -> None:
@@ -25,3 +32,6 @@ def failpoint(name: str) -> None:
         _left -= 1
         if _left == 0:
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+arm(os.environ.get("MEMFERRY_FAILPOINT", ""))

@@ -272,13 +272,12 @@ class Ledger(Lock):
         if self._documents.get(self.migration, key) is None:
             self._documents.put(self.migration, key, document)
 
-    def originals(self) -> Iterator[tuple[str, str]]:
-        """All saved originals as native documents: `kind/id`, document."""
-        for key, text in self._scan("saved/"):
+    def originals(self, after: str = "") -> Iterator[tuple[str, str]]:
+        """All saved originals as native documents: `kind/id`, document; those that come `after` one of them."""
+        for key, text in self._scan("saved/", f"saved/{after}"):
             yield key.removeprefix("saved/"), text
 
-    def _scan(self, prefix: str) -> Iterator[tuple[str, str]]:
-        after = ""
+    def _scan(self, prefix: str, after: str = "") -> Iterator[tuple[str, str]]:
         while True:
             rows = self._documents.scan(self.migration, prefix, after, _SCAN)
             yield from rows

@@ -9,10 +9,12 @@ from pathlib import Path
 
 from memferry._native import gap_names
 from memferry.backends.api import Target
+from memferry.endpoint import EndpointSettings, settings_from_environment
 from memferry.errors import RefusedError
 from memferry.ledger import Ledger, migrations
 from memferry.model import OnConflict, OnExisting
 from memferry.phases import migrate as phases
+from memferry.phases.embedding import Embedding
 from memferry.phases.migrate import Result
 from memferry.phases.plan import Options, Plan, Progress, Stop
 from memferry.phases.rollback import RolledBack
@@ -60,6 +62,8 @@ def choose(
     dedup: str = "report",
     sample: int | None = None,
     limit: int | None = None,
+    embedding: Embedding | None = None,
+    endpoint: EndpointSettings | None = None,
     transform: Decisions | None = None,
     **others: object,
 ) -> Options:
@@ -84,6 +88,7 @@ def choose(
         dedup=dedup,  # type: ignore[arg-type] # `check` refuses others
         sample=sample,
         limit=limit,
+        embedding=embedding,
     )
     decisions.check()
     return Options(
@@ -93,6 +98,10 @@ def choose(
         parity=parity,
         min_recall=min_recall,
         transform=decisions,
+        # A run that is taken up goes on with the endpoint that is named now.
+        endpoint=replace(
+            endpoint or settings_from_environment(), url=decisions.embedding.url if decisions.embedding else None
+        ),
         **others,  # type: ignore[arg-type]
     )
 
@@ -108,6 +117,8 @@ def plan(
     dedup: Dedup = "report",
     sample: int | None = None,
     limit: int | None = None,
+    embedding: Embedding | None = None,
+    endpoint: EndpointSettings | None = None,
     parallelism: int = 2,
     source_secrets: Secrets | None = None,
     target_secrets: Secrets | None = None,
@@ -126,6 +137,8 @@ def plan(
         dedup: Whether records that say the same are counted, merged or not looked for.
         sample: Move only so many records, spread over all.
         limit: Move only so many records, the first ones.
+        embedding: Replace vectors by those of another model.
+        endpoint: How its endpoint is asked; the key is that of `MEMFERRY_EMBEDDING_API_KEY` where this is not given.
         parallelism: Ranges at a time.
         source_secrets: Credentials; from `MEMFERRY_SOURCE_API_KEY`, `_PASSWORD`, `_CA_FILE` where none are given.
         target_secrets: The same, from `MEMFERRY_TARGET_...`.
@@ -151,6 +164,8 @@ def plan(
         dedup=dedup,
         sample=sample,
         limit=limit,
+        embedding=embedding,
+        endpoint=endpoint,
         parallelism=parallelism,
     )
     ends = store_url("SOURCE", source, source_secrets), store_url("TARGET", target, target_secrets)
@@ -172,6 +187,8 @@ def migrate(
     dedup: Dedup = "report",
     sample: int | None = None,
     limit: int | None = None,
+    embedding: Embedding | None = None,
+    endpoint: EndpointSettings | None = None,
     parallelism: int = 2,
     parity: int = 0,
     min_recall: float | None = None,
@@ -196,6 +213,8 @@ def migrate(
         dedup: Whether records that say the same are counted, merged or not looked for.
         sample: Move only so many records, spread over all.
         limit: Move only so many records, the first ones.
+        embedding: Replace vectors by those of another model.
+        endpoint: How its endpoint is asked; the key is that of `MEMFERRY_EMBEDDING_API_KEY` where this is not given.
         parallelism: Ranges at a time.
         parity: How many searches both ends are asked for comparison, after the proof.
         min_recall: Not proven if the target finds less than this share of the nearest neighbours.
@@ -230,6 +249,8 @@ def migrate(
         dedup=dedup,
         sample=sample,
         limit=limit,
+        embedding=embedding,
+        endpoint=endpoint,
         parallelism=parallelism,
         parity=parity,
         min_recall=min_recall,

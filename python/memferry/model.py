@@ -154,7 +154,6 @@ class Page:
         read: Raw rows read.
         exploded: Records made out of lists inside others.
         next: Where to go on, None at the end of the range.
-        nested: Observations that were brought into the records.
     """
 
     records: Batch
@@ -162,7 +161,6 @@ class Page:
     read: int
     exploded: int
     next: str | None
-    nested: int = 0
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from memferry.errors import RefusedError
 
-__all__ = ["Secrets", "StoreUrl", "hybrid_url", "parse_url", "secrets_from_environment"]
+__all__ = ["Secrets", "StoreUrl", "hybrid_url", "parse_url", "same_store", "secrets_from_environment"]
 
 _SUFFIXES: Final = {
     ".db": "embedded",
@@ -111,6 +111,17 @@ def hybrid_url(graph: StoreUrl, vectors: StoreUrl, identity: str | None = None) 
             raise RefusedError("profile", f"{option} of a hybrid store: profile `{url.profile}`, allowed: native")
     text = f"hybrid: --graph {graph.text} --vectors {vectors.text}"
     return StoreUrl(text=text, backend="hybrid", identity=identity, graph=graph, vectors=vectors)
+
+
+def same_store(left: StoreUrl, right: StoreUrl) -> bool:
+    """Whether a store, or a half of one, stands on both sides."""
+    return any(_same_part(one, other) for one in left.parts for other in right.parts)
+
+
+def _same_part(left: StoreUrl, right: StoreUrl) -> bool:
+    if left.path is not None and right.path is not None:
+        return left.path.resolve() == right.path.resolve()
+    return (left.backend, left.host, left.port, left.name) == (right.backend, right.host, right.port, right.name)
 
 
 def secrets_from_environment(side: str, key_env: str | None = None, password_env: str | None = None) -> Secrets:

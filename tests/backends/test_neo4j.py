@@ -34,6 +34,7 @@ from memferry.phases.rollback import RolledBack, rollback
 from memferry.profiles import load_mapper
 from memferry.urls import Secrets, StoreUrl, parse_url
 from reference.strategies import documents as random_documents
+from support import processes
 from support.checker import Contents, differences, read_embedded
 from support.documents import Document, documents, memory, vector, write_jsonl
 from testbed.neo4j import Neo4jServer
@@ -695,7 +696,6 @@ def test_a_killed_run_goes_on(graph: Graph, failpoint: str) -> None:
         **os.environ,
         "MEMFERRY_FAILPOINT": failpoint,
         "MEMFERRY_TARGET_PASSWORD": graph.server.password,
-        "PYTHONPATH": os.pathsep.join(sys.path),
     }
     code = (
         "import os\nfrom dataclasses import replace\nfrom memferry.phases import plan\nplan.ROWS_PER_RANGE = 60\n"
@@ -705,9 +705,7 @@ def test_a_killed_run_goes_on(graph: Graph, failpoint: str) -> None:
         "target = replace(parse_url(sys.argv[2]), secrets=Secrets(password=os.environ['MEMFERRY_TARGET_PASSWORD']))\n"
         "migrate(parse_url(sys.argv[1]), target, plan.Options(limits=Limits(records=50)))\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, origin.text, graph.url.text], env=env, capture_output=True, text=True, check=False
-    )
+    done = processes.run("-c", code, origin.text, graph.url.text, environment=env)
     assert done.returncode == -9, done.stderr
     result = move(origin, graph.url)
     assert (result.outcome, result.resumed) == ("proven", True)

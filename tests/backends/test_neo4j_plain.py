@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from memferry.phases import plan as planning
 from memferry.phases.migrate import plan_only
 from memferry.phases.plan import Options
 from memferry.urls import parse_url
+from support import processes
 from support.checker import differences, read_embedded
 from support.documents import Document, memory, vector, write_jsonl
 from support.graph import Graph, entity, move, relation, roll
@@ -210,19 +209,12 @@ def test_a_killed_run_goes_on(graph: Graph, failpoint: str) -> None:
         **os.environ,
         "MEMFERRY_FAILPOINT": failpoint,
         "MEMFERRY_TARGET_PASSWORD": graph.server.password,
-        "PYTHONPATH": os.pathsep.join(sys.path),
     }
     code = (
         "import sys\nfrom memferry.model import Limits\nLimits.__init__.__defaults__ = (20, 8 << 20)\n"
         "from memferry.cli.main import run\nsys.argv[0] = 'memferry'\nrun()\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, "migrate", origin.text, graph.at(PLAIN).text, "--json"],
-        env=env,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = processes.run("-c", code, "migrate", origin.text, graph.at(PLAIN).text, "--json", environment=env)
     assert done.returncode == -9, done.stderr
     result = move(origin, graph.at(PLAIN))
     assert (result.outcome, result.resumed, result.books.total("read")) == ("proven", True, 120)

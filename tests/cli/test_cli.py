@@ -19,6 +19,8 @@ import pytest
 
 from support.checker import differences, last_json, read_embedded, read_jsonl
 from support.documents import memory, plain_documents, write_jsonl
+from support.processes import Done
+from support.processes import run as run_process
 from support.stores import execute
 from testbed import wait
 
@@ -38,7 +40,6 @@ VERBS: Final = (
 COUNTS: Final = {"read", "written", "unchanged", "deduplicated", "filtered", "conflicts", "quarantined", "deleted"}
 SECRET: Final = "hunter2-secret"
 
-Done = subprocess.CompletedProcess[str]
 Cli = Callable[..., Done]
 
 
@@ -52,15 +53,7 @@ def cli(tmp_path: Path) -> Cli:
     """Runs `memferry` in the test's folder."""
 
     def run(*arguments: str, **environment: str) -> Done:
-        return subprocess.run(
-            [sys.executable, "-m", "memferry", *arguments],
-            cwd=tmp_path,
-            env=_environment(environment),
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        return run_process("-m", "memferry", *arguments, environment=_environment(environment), folder=tmp_path)
 
     return run
 
@@ -247,6 +240,23 @@ def test_what_is_no_command_exits_2(cli: Cli, arguments: list[str]) -> None:
     assert done.returncode == 2
     assert "Usage:" in done.stderr + done.stdout
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["migrate", "one.db"], "Missing argument 'DST'"),
+        (["migrate", "a.db", "b.db", "--fast"], "No such option: --fast"),
+        (["plan", "a.db", "b.db", "--limit", "many"], "Invalid value for '--limit'"),
+        (["fly"], "No such command 'fly'"),
+    ],
+)
+def test_what_is_no_command_is_told_as_the_final_object_too(cli: Cli, arguments: list[str], said: str) -> None:
+    done = cli(*arguments, "--json")
+    final = last_json(done.stdout)
+    assert (done.returncode, final["outcome"], final["error"]["code"]) == (2, "refused", "invalid")
+    assert said in final["error"]["message"]
+    assert "Usage:" in done.stderr
 
 
 def test_a_damaged_store_exits_3(cli: Cli, tmp_path: Path) -> None:

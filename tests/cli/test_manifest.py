@@ -13,25 +13,14 @@ from pydantic import BaseModel
 
 from memferry.cli.local import _NOT_HERE, ACTED_UPON, IN_A_CLUSTER, local
 from memferry.manifest import KINDS, ManifestError, Migration, load_manifest
-from support.checker import differences, last_json, read_jsonl
+from support.checker import last_json
 from support.cli import memferry
 from support.documents import plain_documents, write_jsonl
-from support.manifest_docs import PAGE, filled
+from support.manifest_docs import PAGE, backend, filled, migration
 from testbed.qdrant import QdrantServer
 
 EXAMPLES: Final = Path(__file__).parents[2] / "examples"
 SECRET: Final = "hunter2-secret"
-
-
-def backend(name: str = "a", spec: str = "{backend: embedded, path: a.db}") -> str:
-    return f"apiVersion: memferry.dev/v1alpha1\nkind: MemoryBackend\nmetadata: {{name: {name}}}\nspec: {spec}\n"
-
-
-def migration(more: str = "", *, name: str = "move", source: str = "a", target: str = "b") -> str:
-    return (
-        f"apiVersion: memferry.dev/v1alpha1\nkind: MemoryMigration\nmetadata: {{name: {name}}}\nspec:\n"
-        f"  source: {{backendRef: {{name: {source}}}}}\n  target: {{backendRef: {{name: {target}}}}}\n{more}"
-    )
 
 
 def both(more: str = "") -> str:
@@ -311,25 +300,6 @@ def test_the_example_runs(tmp_path: Path) -> None:
     assert len(done.stdout.splitlines()) == 1
     again = memferry(tmp_path, "verify", "examples/demo/agents.db", "examples/memory.jsonl.zst")
     assert again.returncode == 0, "the same migration as that of the command line"
-
-
-def test_several_migrations_until_one_does_not_come_out_well(tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        write_jsonl(tmp_path / f"{name}.jsonl", plain_documents(30, seed=ord(name)))
-    with (tmp_path / "b.jsonl").open("ab") as file:
-        file.write(b"nonsense\n")
-    stores = {"a": "a.jsonl", "b": "b.jsonl", "c": "c.jsonl", "d": "d.jsonl"}
-    parts = [backend(name, f"{{backend: jsonl, path: {path}}}") for name, path in stores.items()]
-    parts += [
-        migration(name="first", source="a", target="c"),
-        migration(name="second", source="b", target="d"),
-        migration(name="third", source="c", target="a"),
-    ]
-    done = memferry(tmp_path, "apply", "-f", "-", "--json", text="---\n".join(parts))
-    final = last_json(done.stdout)
-    assert (done.returncode, final["outcome"], final["not_begun"]) == (1, "not_proven", ["third"]), done.stderr
-    assert [one["outcome"] for one in final["migrations"]] == ["proven", "not_proven"]
-    assert differences(read_jsonl(tmp_path / "a.jsonl"), read_jsonl(tmp_path / "c.jsonl")) == []
 
 
 @pytest.mark.parametrize(

@@ -140,19 +140,16 @@ def test_a_quick_plan_reads_counts_only(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("witness", "unchanged", "word", "outcome"),
+    ("unchanged", "word", "outcome"),
     [
-        ("00", True, False, "proven"),
-        ("00", False, False, "matched_live"),
-        ("00", False, True, "matched_live"),
-        ("", False, True, "proven"),
-        ("", False, False, "matched_live"),
+        (True, False, "proven"),
+        (True, True, "proven"),
+        (False, False, "matched_live"),
+        (False, True, "not_proven"),
     ],
 )
-def test_the_users_word_counts_where_there_is_no_witness(
-    witness: str, unchanged: bool, word: bool, outcome: str
-) -> None:
-    plan = Plan("m", {}, {}, (), {}, 0, (), (), witness, 0, 0, (), ())
+def test_a_source_that_was_to_stay_as_it_is(*, unchanged: bool, word: bool, outcome: str) -> None:
+    plan = Plan("m", {}, {}, (), {}, 0, (), (), "00", 0, 0, (), ())
     books = Books({"memory": KindBooks(read=1, written=1)})
     found = judge(plan, books, Verification(source_unchanged=unchanged), Options(source_frozen=word))
     assert found == outcome

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -24,6 +22,7 @@ from memferry.phases.migrate import migrate, verify_only
 from memferry.phases.plan import Options
 from memferry.phases.quarantine import retry
 from memferry.urls import StoreUrl, parse_url
+from support import processes
 from support.checker import differences, last_json, read_embedded, read_jsonl
 from support.cli import memferry
 from support.documents import plain_documents, write_jsonl
@@ -136,14 +135,8 @@ def test_a_retry_that_is_killed_is_done_by_the_next_one(folder: Path, target: st
         os.chdir(folder)
         (folder / "memory.jsonl").write_bytes(source)
         quarantine(target, KINDS[target])
-        killed = subprocess.run(
-            [sys.executable, RUNNER, "quarantine", "retry", target],
-            cwd=folder,
-            env={**environment, "MEMFERRY_FAILPOINT": place},
-            capture_output=True,
-            check=False,
-            timeout=60,
-        )
+        armed = {**environment, "MEMFERRY_FAILPOINT": place}
+        killed = processes.run(RUNNER, "quarantine", "retry", target, environment=armed, folder=folder)
         assert killed.returncode == -9, place
         url = parse_url(target)
         state = books(url)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from support.killing import Ended
+from support.processes import Forked
 
 __all__ = ["Running", "final", "run", "running"]
 
@@ -27,23 +28,29 @@ class Running:
     """A run that has been started.
 
     Args:
-        argv: The whole command.
+        arguments: Of the interpreter.
         environment: Added to this process's environment, which is rid of what is meant for memferry.
+        before: A command that starts the interpreter.
     """
 
-    def __init__(self, argv: Sequence[str | Path], environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, arguments: Sequence[str | Path], environment: Mapping[str, str], before: Sequence[str | Path] = ()
+    ) -> None:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
         self._err = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `close`
         self._out = b""
+        stdin, self._stdin = os.pipe2(os.O_CLOEXEC)
+        self._stdout, stdout = os.pipe2(os.O_CLOEXEC)
         self._began = time.monotonic()
-        self._process = subprocess.Popen(
-            argv,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._err,
-            env={**kept, **environment},
-            bufsize=0,
-        )
+        whole = {**kept, **environment}
+        self._process: Forked | subprocess.Popen[bytes]
+        if before or "LD_PRELOAD" in environment:  # An interpreter that has to be started so.
+            argv = [*before, sys.executable, *arguments]
+            self._process = subprocess.Popen(argv, stdin=stdin, stdout=stdout, stderr=self._err, env=whole)
+        else:
+            self._process = Forked(arguments, environment=whole, stdin=stdin, stdout=stdout, stderr=self._err)
+        os.close(stdin)
+        os.close(stdout)
 
     @property
     def pid(self) -> int:
@@ -63,8 +70,7 @@ class Running:
 
     def go(self) -> None:
         """Lets it go on."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(b"\n")
+        os.write(self._stdin, b"\n")
 
     def signal(self, number: signal.Signals) -> None:
         """Sends it a signal."""
@@ -100,18 +106,17 @@ class Running:
         """Ends it if it still runs."""
         self._process.kill()
         self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout, self._err):
-            assert pipe is not None
-            pipe.close()
+        os.close(self._stdin)
+        os.close(self._stdout)
+        self._err.close()
 
     def _read(self, until: bytes | None, deadline_secs: float = _DEADLINE_SECS) -> None:
         """Reads stdout up to a text or to its end."""
-        assert self._process.stdout is not None
         ends_at = time.monotonic() + deadline_secs
         while until is None or until not in self._out:
-            ready, _, _ = select.select([self._process.stdout], [], [], max(0.0, ends_at - time.monotonic()))
+            ready, _, _ = select.select([self._stdout], [], [], max(0.0, ends_at - time.monotonic()))
             assert ready, f"not over after {deadline_secs:g} s\n{self.story()}"
-            chunk = os.read(self._process.stdout.fileno(), 1 << 16)
+            chunk = os.read(self._stdout, 1 << 16)
             if not chunk:
                 return
             self._out += chunk
@@ -132,7 +137,7 @@ def running(
     variables = {name if name == "LD_PRELOAD" else f"MEMFERRY_{name}": value for name, value in environment.items()}
     if pause:
         variables["MEMFERRY_TEST_PAUSE"] = pause
-    run = Running([*before, sys.executable, COMMAND, *arguments], variables)
+    run = Running([COMMAND, *arguments], variables, before)
     try:
         yield run
     finally:

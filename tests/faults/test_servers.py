@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from faults.conftest import MakeEnds
 from faults.ends import Ends
 from faults.running import final, run, running
+from support.documents import Document, write_jsonl
 from support.killing import Ended
 from testbed import wait
 from testbed.neo4j import Neo4jServer
@@ -52,6 +55,28 @@ def test_qdrant_is_killed_and_comes_back(place: str, make_ends: MakeEnds, own_qd
         one.go()
         own_qdrant.start()
         ends.arrived(one.ended())
+
+
+@pytest.mark.parametrize("place", ["deleted:1", "restored:1"])
+def test_a_rollback_waits_for_a_server_that_comes_back(
+    place: str, make_ends: MakeEnds, own_qdrant: QdrantServer, tmp_path: Path
+) -> None:
+    ends = make_ends("qdrant")
+    if place.startswith("restored"):
+        theirs: list[Document] = [{**record, "tags": ["theirs"]} for record in ends.records]
+        other = replace(ends, source=str(write_jsonl(tmp_path / "theirs.jsonl", theirs)), records=theirs)
+        other.arrived(run(*other.migrate, **other.secrets))
+    migrated = ends.arrived(run(*ends.migrate, "--on-existing", "overwrite", **ends.secrets))
+    rollback = ["rollback", ends.target, "--migration", migrated["migration"], "--json"]
+    with running(*rollback, pause=place, **ends.secrets) as one:
+        one.paused()
+        own_qdrant.kill9()
+        one.go()
+        own_qdrant.start()
+        told = final(one.ended(), "rolled_back", 0)
+    done = told["restored" if place.startswith("restored") else "deleted"]
+    assert (done, told["kept"]) == (len(ends.records), [])
+    assert final(run(*rollback, **ends.secrets), "rolled_back", 0)["deleted"] == 0
 
 
 @pytest.mark.parametrize("place", ["plan:2", "written:3", "verify:2"])

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
+import struct
 import uuid
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,12 @@ from memferry.backends import has_ledger, open_target
 from memferry.errors import RefusedError
 from memferry.ledger import Ledger
 from memferry.model import Limits
-from memferry.phases.migrate import Result, migrate
+from memferry.phases.migrate import Result, migrate, plan_only
 from memferry.phases.plan import Options
 from memferry.phases.rollback import RolledBack, rollback
 from memferry.urls import parse_url
+from support import processes
+from support.stores import EmbeddedPlace
 from testbed.qdrant import QdrantServer
 
 PROFILES = ["mem0", "plain"]
@@ -214,8 +216,7 @@ def test_without_its_state_everything_is_compared_and_nothing_rolled_back(place:
 def test_the_command_line_says_where_the_state_was_looked_for(place: Place) -> None:
     place.run()
     shutil.rmtree(os.environ["MEMFERRY_STATE_DIR"])
-    command = [sys.executable, "-m", "memferry", "rollback", place.url]
-    ended = subprocess.run(command, capture_output=True, check=False, text=True)
+    ended = processes.run("-m", "memferry", "rollback", place.url)
     assert ended.returncode == 2
     assert os.environ["MEMFERRY_STATE_DIR"] in ended.stderr
     assert len(place.read()) == RECORDS
@@ -239,6 +240,47 @@ def test_ids_that_the_collection_cannot_hold(qdrant_server: QdrantServer, qdrant
     left = place.read()
     assert left == {key: before[key] for key in left}
     assert len(left) == RECORDS - 1
+
+
+def test_rows_that_became_unreadable_are_not_called_deleted(
+    qdrant_server: QdrantServer, qdrant_prefix: str, tmp_path: Path
+) -> None:
+    """In the collection a record with an id that is no UUID has another one."""
+    place = Place("plain", tmp_path, qdrant_server, qdrant_prefix)
+    place.write({f"name {i}": f"text {i}" for i in range(20)})
+    source = EmbeddedPlace(tmp_path, "store")
+    assert migrate(parse_url(str(place.source)), parse_url(source.url), Options()).outcome == "proven"
+    assert place.run(source.path, accept=("ids",)).outcome == "proven"
+    before = place.read()
+    source.execute("UPDATE memory SET extra = '{' WHERE id = ?", "name 3")
+    source.remove([("memory", "name 5")])
+    done = place.run(source.path, accept=("ids",), delete=True)
+    assert (done.books.total("quarantined"), done.books.total("deleted")) == (1, 1)
+    gone = set(before) - set(place.read())
+    assert {before[key][0]["text"] for key in gone} == {"text 5"}
+
+
+def test_vectors_that_no_collection_takes_together_are_refused_by_the_plan(
+    qdrant_server: QdrantServer, qdrant_prefix: str, tmp_path: Path
+) -> None:
+    source = tmp_path / "two.jsonl"
+    vectors = [
+        {"kind": "dense", "dim": n, "data": base64.b64encode(struct.pack(f"<{n}f", *[1] * n)).decode()} for n in (2, 3)
+    ]
+    records = [{"kind": "memory", "id": f"m{one['dim']}", "vectors": [one]} for one in vectors]
+    source.write_text("".join(json.dumps(record) + "\n" for record in records), "utf-8")
+    target = f"qdrant://{qdrant_server.host}:{qdrant_server.port}/{qdrant_prefix}none?distance=dot"
+    with pytest.raises(RefusedError) as caught:
+        plan_only(parse_url(str(source)), parse_url(target), Options())
+    assert "are of several kinds or dimensions" in str(caught.value)
+    with qdrant_server.client() as client:
+        client.create_collection(
+            f"{qdrant_prefix}none", vectors_config={"other": models.VectorParams(size=2, distance=models.Distance.DOT)}
+        )
+    source.write_text(json.dumps(records[0]) + "\n", "utf-8")
+    with pytest.raises(RefusedError) as caught:
+        plan_only(parse_url(str(source)), parse_url(target), Options())
+    assert "the collection has none of that name" in str(caught.value)
 
 
 def test_a_kind_that_was_given_up_is_counted(qdrant_server: QdrantServer, qdrant_prefix: str, tmp_path: Path) -> None:
@@ -274,9 +316,8 @@ FAILPOINTS = [
 
 
 def process(place: Place, failpoint: str = "", *arguments: str) -> str:
-    command = [sys.executable, "-c", RUNNER, str(place.source), place.url, *arguments]
     environment = {**os.environ, "MEMFERRY_FAILPOINT": failpoint}
-    ended = subprocess.run(command, env=environment, capture_output=True, check=False, text=True)
+    ended = processes.run("-c", RUNNER, place.source, place.url, *arguments, environment=environment)
     assert ended.returncode in {0, -signal.SIGKILL}, ended.stderr
     return ended.stdout
 
@@ -333,8 +374,7 @@ def test_a_killed_rollback_goes_on(place: Place, failpoint: str) -> None:
     place.edit(identity(6), "edited after it was written over")
     edited = place.read()[identity(6)]
     environment = {**os.environ, "MEMFERRY_FAILPOINT": failpoint}
-    command = [sys.executable, "-c", ROLLBACK, place.url]
-    assert subprocess.run(command, env=environment, check=False).returncode == -signal.SIGKILL
+    assert processes.run("-c", ROLLBACK, place.url, environment=environment).returncode == -signal.SIGKILL
     done = place.roll_back(migration)
     assert done.kept == [("memory", identity(6))]
     assert place.read() == {**before, identity(6): edited}

@@ -6,8 +6,6 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,9 @@ from memferry.phases import gather
 from memferry.phases.migrate import Result, migrate, verify_only
 from memferry.phases.plan import Options
 from memferry.phases.rollback import RolledBack, rollback
+from memferry.phases.transform import Decisions, parse_mapping
 from memferry.urls import parse_url
+from support import processes
 
 Graph = list[dict[str, Any]]
 ENDINGS = ["jsonl", "jsonl.zst"]
@@ -275,9 +275,7 @@ def test_a_rollback_puts_the_file_back(tmp_path: Path, *, existed: bool) -> None
 
 def process(source: str, target: str, failpoint: str = "") -> str:
     environment = {**os.environ, "MEMFERRY_FAILPOINT": failpoint}
-    ended = subprocess.run(
-        [sys.executable, "-c", RUNNER, source, target], env=environment, capture_output=True, check=False, text=True
-    )
+    ended = processes.run("-c", RUNNER, source, target, environment=environment)
     assert ended.returncode in {0, -signal.SIGKILL}, ended.stderr
     return ended.stdout
 
@@ -305,3 +303,119 @@ def test_killed_anywhere_the_same_command_finishes(tmp_path: Path, failpoint: st
     assert canonical(load(out)) == canonical(lines)
     # Nothing of the sort stays behind.
     assert not list(Path(os.environ["MEMFERRY_STATE_DIR"]).rglob("gather-*"))
+
+
+# -- map, filter, dedup on the way into a file that nests
+
+
+def memories(tmp_path: Path) -> tuple[str, str]:
+    """A store with everything of the graph, and the file it goes to."""
+    source = str(tmp_path / "s.db")
+    assert run(write(tmp_path / "a.json", graph()), source).outcome == "proven"
+    return source, f"jsonl:{tmp_path / 'out.json'}?profile=server-memory"
+
+
+def lists(path: Path) -> dict[str, list[str]]:
+    return {line["name"]: line.get("observations", []) for line in load(path) if line["type"] == "entity"}
+
+
+def test_observations_are_chosen_one_by_one(tmp_path: Path) -> None:
+    source, target = memories(tmp_path)
+    where = 'kind != "observation" || !content.startsWith("seen 1")'
+    expected = {
+        name: [t for t in texts if not t.startswith("seen 1")] for name, texts in lists(tmp_path / "a.json").items()
+    }
+    gone = sum(len(texts) for texts in lists(tmp_path / "a.json").values()) - sum(map(len, expected.values()))
+    # Their places are a part of their ids, and the lists close up.
+    with pytest.raises(RefusedError) as caught:
+        run(source, target, transform=Decisions(where=where))
+    assert (caught.value.code, "ids (" in str(caught.value)) == ("gap", True)
+    result = run(source, target, transform=Decisions(where=where), accept=("ids",))
+    assert (result.outcome, result.books.of("observation").filtered) == ("partial", gone)
+    assert result.books.of("observation").nested == sum(map(len, expected.values()))
+    assert lists(tmp_path / "out.json") == expected
+    assert verify_only(parse_url(source), parse_url(target), Options()).outcome == "partial"
+    again = run(source, target, transform=Decisions(where=where), accept=("ids",))
+    assert (again.outcome, again.books.total("written"), again.books.total("conflicts")) == ("partial", 0, 0)
+
+
+def test_observations_stay_behind_with_their_entities(tmp_path: Path) -> None:
+    source, target = memories(tmp_path)
+    result = run(source, target, transform=Decisions(where='kind != "entity" || type == "person"'))
+    kept = {name: texts for name, texts in lists(tmp_path / "a.json").items() if int(name.split()[1]) % 2}
+    assert lists(tmp_path / "out.json") == kept
+    books = result.books.of("observation")
+    assert (result.outcome, books.nested, books.quarantined) == ("partial", sum(map(len, kept.values())), 0)
+    assert books.filtered == books.read - books.nested
+    # A second run without it brings the rest.
+    whole = run(source, target)
+    assert whole.outcome == "proven"
+    assert canonical(load(tmp_path / "out.json")) == canonical(graph())
+
+
+def test_a_mapping_reaches_observations_before_they_are_gathered(tmp_path: Path) -> None:
+    source = tmp_path / "s.jsonl"
+    records: list[dict[str, Any]] = [{"kind": "entity", "id": "ann", "extra": {"what": "person"}}]
+    records += [
+        {"kind": "observation", "id": f"ann#{i}", "owner_id": "ann", "extra": {"$position": i, "said": f"text {i}"}}
+        for i in range(3)
+    ]
+    source.write_text("".join(json.dumps(record) + "\n" for record in records), "utf-8")
+    target = f"jsonl:{tmp_path / 'out.json'}?profile=server-memory"
+    table = """
+[[move]]
+from = "extra.what"
+to = "type"
+kinds = ["entity"]
+[[move]]
+from = "extra.said"
+to = "content"
+"""
+    result = run(str(source), target, transform=Decisions(mapping=parse_mapping(table.encode(), "table")))
+    assert (result.outcome, result.books.of("observation").nested) == ("proven", 3)
+    (line,) = load(tmp_path / "out.json")
+    assert (line["entityType"], line["observations"]) == ("person", ["text 0", "text 1", "text 2"])
+
+
+def test_what_is_said_twice_is_merged_before_it_is_gathered(tmp_path: Path) -> None:
+    """An entity under two ids: the observations of the loser go into the list of the winner."""
+    source = tmp_path / "s.jsonl"
+    records: list[dict[str, Any]] = [
+        {"kind": "entity", "id": identity, "name": "Ann", "type": "person"} for identity in ("a", "b")
+    ]
+    records += [
+        {"kind": "observation", "id": f"{owner}-{i}", "owner_id": owner, "content": text}
+        for owner in ("a", "b")
+        for i, text in enumerate(["likes tea", f"of {owner}", f"of {owner}"])
+    ]
+    source.write_text("".join(json.dumps(record) + "\n" for record in records), "utf-8")
+    target = f"jsonl:{tmp_path / 'out.json'}?profile=server-memory"
+    result = run(str(source), target, transform=Decisions(dedup="exact"), accept=("ids", "names"))
+    books = result.books
+    assert (result.outcome, books.of("entity").deduplicated, books.of("observation").deduplicated) == ("proven", 1, 2)
+    (line,) = load(tmp_path / "out.json")
+    # As they stood in the source "likes tea" of both were of different owners.
+    assert line["observations"] == ["likes tea", "of a", "likes tea", "of b"]
+
+
+@pytest.mark.parametrize("chosen", [{"sample": 20}, {"limit": 50}])
+def test_some_of_the_records(tmp_path: Path, chosen: dict[str, int]) -> None:
+    source, target = memories(tmp_path)
+    result = run(source, target, transform=Decisions(**chosen), accept=("ids",))  # type: ignore[arg-type]
+    counts = result.books
+    assert (result.outcome, counts.total("quarantined")) == ("partial", 0)
+    assert counts.total("written") + counts.total("nested") <= next(iter(chosen.values()))
+    assert sum(map(len, lists(tmp_path / "out.json").values())) == counts.of("observation").nested
+    assert verify_only(parse_url(source), parse_url(target), Options()).outcome == "partial"
+
+
+def test_orphans_are_quarantined_whatever_is_chosen(tmp_path: Path) -> None:
+    source = tmp_path / "s.jsonl"
+    records = [
+        {"kind": "entity", "id": "ann", "type": "t"},
+        {"kind": "observation", "id": "nobody#0", "owner_id": "nobody", "content": "lost", "extra": {"$position": 0}},
+    ]
+    source.write_text("".join(json.dumps(record) + "\n" for record in records), "utf-8")
+    target = f"jsonl:{tmp_path / 'out.json'}?profile=server-memory"
+    result = run(str(source), target, transform=Decisions(where="true"))
+    assert (result.outcome, result.books.of("observation").quarantined) == ("not_proven", 1)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 
 import pytest
 
+from support import processes
 from support.documents import memory, vector
 from support.hybrid import Hybrid, check, findings, move, ordinary, roll, run, total
 
@@ -127,11 +126,7 @@ rollback(store, Ledger(store.documents, sys.argv[3]))
 def run_rollback(hybrid: Hybrid, migration: str, failpoint: str) -> None:
     assert hybrid.url.graph is not None
     assert hybrid.url.vectors is not None
-    done = subprocess.run(
-        [sys.executable, "-c", ROLLBACK, hybrid.url.graph.text, hybrid.url.vectors.text, migration],
-        env={**os.environ, "MEMFERRY_FAILPOINT": failpoint, "PASSWORD": hybrid.neo4j.password},
-        capture_output=True,
-        check=False,
-        timeout=120,
-    )
-    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+    environment = {**os.environ, "MEMFERRY_FAILPOINT": failpoint, "PASSWORD": hybrid.neo4j.password}
+    halves = hybrid.url.graph.text, hybrid.url.vectors.text
+    done = processes.run("-c", ROLLBACK, *halves, migration, environment=environment)
+    assert done.returncode == -signal.SIGKILL, done.stderr

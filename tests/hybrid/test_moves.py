@@ -6,8 +6,6 @@ import base64
 import json
 import os
 import struct
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -24,6 +22,8 @@ from memferry.urls import Secrets, hybrid_url, parse_url
 from support.checker import differences, last_json, read_embedded
 from support.documents import Document, documents, memory, vector
 from support.hybrid import Hybrid, check, findings, move, ordinary, roll, total
+from support.processes import Done
+from support.processes import run as run_process
 from testbed.neo4j import Neo4jServer
 
 
@@ -247,11 +247,10 @@ def test_pages_are_bounded_together_with_their_vectors(hybrid: Hybrid) -> None:
 # -- the command line
 
 
-def cli(*arguments: str, hybrid: Hybrid | None = None) -> subprocess.CompletedProcess[str]:
+def cli(*arguments: str, hybrid: Hybrid | None = None) -> Done:
     password = hybrid.neo4j.password if hybrid else ""
     environment = {**os.environ, "MEMFERRY_SOURCE_PASSWORD": password, "MEMFERRY_TARGET_PASSWORD": password}
-    command = [sys.executable, "-m", "memferry", *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, check=False, text=True, timeout=120)
+    return run_process("-m", "memferry", *arguments, environment=environment)
 
 
 def cli_halves(hybrid: Hybrid) -> list[str]:
@@ -332,6 +331,13 @@ def _swap(hybrid: Hybrid) -> None:
     hybrid.upsert(second)
 
 
+def _move_scope(hybrid: Hybrid) -> None:
+    point = hybrid.points()["memory", "m1"]
+    assert point.payload is not None
+    point.payload["scope"] = {"user": "somebody else"}
+    hybrid.upsert(point)
+
+
 def _drop(hybrid: Hybrid) -> None:
     hybrid.drop(hybrid.points()["memory", "m1"])
 
@@ -344,6 +350,7 @@ def _statement(text: str) -> Callable[[Hybrid], None]:
 
 
 DAMAGES: dict[str, tuple[Callable[[Hybrid], None], set[tuple[str, str]], str | None]] = {
+    "the scope by which a point is found": (_move_scope, {("different", "m1")}, "scope_user"),
     "drop a point": (_drop, {("different", "m1")}, 'vectors[""]'),
     "a bit of a vector": (_turn, {("different", "m1")}, 'vectors[""].data[0]'),
     "a point nobody has": (_copy, {("extra", "m77")}, None),

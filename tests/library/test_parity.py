@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import random
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +16,7 @@ from memferry import Record, RefusedError, Store, Vector
 from memferry.application import Hit
 from memferry.phases import parity as phase
 from memferry.phases.parity import Parity
+from support.processes import Done, run
 
 DIM = 16
 
@@ -175,10 +173,8 @@ def test_an_index_that_is_not_built_in_time_is_told(
     assert deadlines == [phase.INDEX_DEADLINE_SECS] * 2
 
 
-def _cli(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "memferry", *arguments]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=100, check=False)
+def _cli(*arguments: str, cwd: Path) -> Done:
+    return run("-m", "memferry", *arguments, folder=cwd)
 
 
 def test_the_command_line(source: Path, tmp_path: Path) -> None:

@@ -6,8 +6,6 @@ import itertools
 import json
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +23,7 @@ from memferry.phases.reading import read_stream
 from memferry.phases.rollback import rollback
 from memferry.urls import Secrets, StoreUrl
 from memferry.urls import parse_url as parse_plain_url
+from support import processes
 from testbed.qdrant import QdrantServer
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "record-1.json"
@@ -229,10 +228,10 @@ def test_killed_anywhere_the_same_command_finishes(
     store: str, point: str, count: int, url: Callable[[str, str], str], origin: str
 ) -> None:
     target = url(store, "target")
-    command = [sys.executable, "-c", RUNNER, origin, target]
-    killed = subprocess.run(command, env=_environment(f"{point}:{count}"), capture_output=True, check=False)
-    assert killed.returncode in {0, -signal.SIGKILL}, killed.stderr.decode()
-    finished = subprocess.run(command, env=_environment(""), capture_output=True, check=False, text=True)
+    command = ["-c", RUNNER, origin, target]
+    killed = processes.run(*command, environment=_environment(f"{point}:{count}"))
+    assert killed.returncode in {0, -signal.SIGKILL}, killed.stderr
+    finished = processes.run(*command, environment=_environment(""))
     assert finished.stdout == "proven\n", finished.stderr
     copy = url("embedded", "check")
     assert run(target, copy).books.total("written") == 120

@@ -307,16 +307,6 @@ def test_what_cannot_be_meant_is_refused_before_anything_is_read(
     assert (ended.code, ended.final()["error"]["code"]) == (2, code)
 
 
-@pytest.mark.parametrize("chosen", [{"where": "true"}, {"dedup": "exact"}, {"sample": 3}, {"limit": 3}])
-def test_a_target_that_nests_observations_takes_them_whole(
-    source: Place, tmp_path: Path, chosen: dict[str, Any]
-) -> None:
-    target = JsonlPlace(tmp_path, "target", ".jsonl")
-    target.url += "?profile=server-memory"
-    error = refused(lambda: plan(source, target, transform=replace(Decisions(), **chosen)))
-    assert (error.code, error.exit_code) == ("not-native", 2)
-
-
 def test_the_same_decisions_hold_for_a_server(
     source: EmbeddedPlace, qdrant_server: QdrantServer, qdrant_prefix: str, tmp_path: Path
 ) -> None:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
+
+from support.processes import Done, run
 
 __all__ = ["Done", "memferry"]
 
-Done = subprocess.CompletedProcess[str]
 
-
-def memferry(folder: Path, *arguments: str, text: str | None = None, **environment: str) -> Done:
+def memferry(folder: Path, *arguments: str, text: str = "", **environment: str) -> Done:
     """Runs `memferry` in a folder.
 
     Args:
@@ -22,13 +20,6 @@ def memferry(folder: Path, *arguments: str, text: str | None = None, **environme
         environment: Variables beside those of the test run.
     """
     plain = {n: v for n, v in os.environ.items() if not n.startswith(("MEMFERRY_", "FORCE_COLOR", "NO_COLOR"))}
-    return subprocess.run(
-        [sys.executable, "-m", "memferry", *arguments],
-        cwd=folder,
-        env={**plain, "COLUMNS": "80", **environment},
-        input=text or "",
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
+    return run(
+        "-m", "memferry", *arguments, environment={**plain, "COLUMNS": "80", **environment}, folder=folder, text=text
     )

@@ -17,7 +17,7 @@ from support.checker import Contents, read_embedded
 from support.documents import Document, write_jsonl
 from testbed.neo4j import Neo4jServer
 
-__all__ = ["Graph", "entity", "move", "relation", "roll"]
+__all__ = ["Graph", "entity", "move", "records", "relation", "roll"]
 
 
 class Graph:
@@ -64,6 +64,23 @@ def roll(url: StoreUrl, migration: str) -> RolledBack:
         return rollback(store, Ledger(store.documents, migration))
     finally:
         store.close()
+
+
+_LABELS = ["MemferryEntity", "MemferryMemory", "MemferryObservation"]
+
+
+def records(server: Neo4jServer) -> dict[tuple[str, str], Any]:
+    """The content of every record in a server, by kind and id, as the driver sees it; none may be there twice."""
+    nodes = "MATCH (n) UNWIND labels(n) AS label WITH n, label WHERE label IN $labels"
+    texts = [
+        f"{nodes} RETURN label, coalesce(n.full_id, n.id), n.content",
+        "MATCH ()-[n:MEMFERRY_RELATION]->() RETURN 'MemferryRelation', coalesce(n.full_id, n.id), n.content",
+    ]
+    with server.driver() as driver, driver.session(database="neo4j") as session:
+        rows = [row for text in texts for row in session.run(text, labels=_LABELS).values()]
+    found = {(label.removeprefix("Memferry").lower(), identity): content for label, identity, content in rows}
+    assert len(found) == len(rows)
+    return found
 
 
 def entity(identity: str, **members: Any) -> Document:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +19,7 @@ from memferry.phases.reading import read_stream
 from memferry.phases.rollback import RolledBack, rollback
 from memferry.stores import open_source, open_target
 from memferry.urls import Secrets, StoreUrl, hybrid_url, parse_url
+from support import processes
 from support.documents import Document, memory, vector, write_jsonl
 from testbed.neo4j import Neo4jServer
 from testbed.qdrant import QdrantServer
@@ -165,14 +164,8 @@ def run(source: StoreUrl, target: StoreUrl, failpoint: str = "", on_existing: st
     """Migrates in a process of its own, which may be killed; what it printed."""
     assert target.graph is not None
     assert target.vectors is not None
-    password = target.graph.secrets.password or ""
-    done = subprocess.run(
-        [sys.executable, "-c", RUNNER, source.text, target.graph.text, target.vectors.text, on_existing],
-        env={**os.environ, "MEMFERRY_FAILPOINT": failpoint, "PASSWORD": password},
-        capture_output=True,
-        check=False,
-        text=True,
-        timeout=180,
-    )
+    environment = {**os.environ, "MEMFERRY_FAILPOINT": failpoint, "PASSWORD": target.graph.secrets.password or ""}
+    halves = target.graph.text, target.vectors.text
+    done = processes.run("-c", RUNNER, source.text, *halves, on_existing, environment=environment)
     assert done.returncode == (-9 if failpoint else 0), done.stderr
     return done.stdout.strip()

@@ -5,15 +5,23 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
+import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from support.checker import last_json
+from support.processes import Forked, written
 
-__all__ = ["Ended", "run_cli"]
+__all__ = ["FILE_RUNS", "SERVER_RUNS", "Ended", "run_cli"]
+
+_RUNS: Final = int(os.environ.get("MEMFERRY_CRASH_RUNS", "200"))
+SERVER_RUNS: Final = _RUNS * 12 // 25
+"""Seeded crash runs over the pairs with a server in them."""
+FILE_RUNS: Final = _RUNS - SERVER_RUNS
+"""And over the pairs of files."""
 
 _RUNNER: Final = Path(__file__).with_name("runner.py")
 _DEADLINE_SECS: Final = 60.0
@@ -59,21 +67,16 @@ def run_cli(
     environment = {name: value for name, value in os.environ.items() if name != "MEMFERRY_FAILPOINT"}
     if failpoint:
         environment["MEMFERRY_FAILPOINT"] = failpoint
-    command = [sys.executable, _RUNNER, *arguments]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, cwd=cwd
-    ) as process:
-        assert process.stdout is not None
-        ready = process.stdout.readline()
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        process = Forked([_RUNNER, *arguments], environment=environment, folder=cwd, stdout=out, stderr=err)
         began = time.monotonic()
-        if ready == "started\n" and kill_after_secs is not None:
-            try:
-                process.wait(kill_after_secs)
-            except subprocess.TimeoutExpired:
-                process.kill()
         try:
-            out, err = process.communicate(timeout=_DEADLINE_SECS)
-        except subprocess.TimeoutExpired:
+            if kill_after_secs is not None:
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(kill_after_secs)
+                process.kill()
+            code = process.wait(_DEADLINE_SECS)
+        finally:
             process.kill()
-            raise
-        return Ended(process.returncode, time.monotonic() - began, ready + out, err)
+        secs = time.monotonic() - began
+        return Ended(code, secs, written(out), written(err))

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from memferry.manifest import KINDS
 from memferry.manifest.words import ALLOWED
 
-__all__ = ["PAGE", "filled"]
+__all__ = ["PAGE", "backend", "filled", "migration"]
 
 PAGE = Path(__file__).parents[2] / "docs" / "manifest.md"
 
@@ -108,3 +108,14 @@ def filled(page: str) -> str:
 
 if __name__ == "__main__":
     PAGE.write_text(filled(PAGE.read_text("utf-8")), "utf-8")
+
+
+def backend(name: str = "a", spec: str = "{backend: embedded, path: a.db}") -> str:
+    return f"apiVersion: memferry.dev/v1alpha1\nkind: MemoryBackend\nmetadata: {{name: {name}}}\nspec: {spec}\n"
+
+
+def migration(more: str = "", *, name: str = "move", source: str = "a", target: str = "b") -> str:
+    return (
+        f"apiVersion: memferry.dev/v1alpha1\nkind: MemoryMigration\nmetadata: {{name: {name}}}\nspec:\n"
+        f"  source: {{backendRef: {{name: {source}}}}}\n  target: {{backendRef: {{name: {target}}}}}\n{more}"
+    )

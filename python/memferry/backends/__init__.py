@@ -21,7 +21,17 @@ from memferry.backends.state import State, state_directory
 from memferry.errors import RefusedError
 from memferry.urls import StoreUrl
 
-__all__ = ["BACKENDS", "Source", "Target", "gap_names", "has_ledger", "ledger_hint", "open_source", "open_target"]
+__all__ = [
+    "BACKENDS",
+    "Source",
+    "Target",
+    "collections_of",
+    "gap_names",
+    "has_ledger",
+    "ledger_hint",
+    "open_source",
+    "open_target",
+]
 
 BACKENDS = {
     "embedded": "one SQLite file; profiles: native",
@@ -49,6 +59,12 @@ def open_source(url: StoreUrl) -> Source:
     if url.backend == "neo4j":
         return Neo4jSource(url)
     raise RefusedError("url", f"backend `{url.backend}` is not built in, allowed: {', '.join(BACKENDS)}")
+
+
+def collections_of(url: StoreUrl) -> list[str]:
+    """Names of all collections of a Qdrant server, without those that memferry keeps ledgers in."""
+    names = connect_qdrant(url).collections()
+    return sorted(set(names) - {ledger_name(name) for name in names})
 
 
 def has_ledger(url: StoreUrl) -> bool:

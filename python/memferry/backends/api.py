@@ -12,6 +12,7 @@ __all__ = [
     "LOCK",
     "SHARD_LOCKS",
     "WRITE_SECS",
+    "ChecksVectors",
     "Documents",
     "Foreign",
     "Reader",
@@ -184,6 +185,19 @@ class Target(Protocol):
 
 
 @runtime_checkable
+class ChecksVectors(Protocol):
+    """A target that does not take every set of vectors."""
+
+    def check_vectors(self, vectors: tuple[VectorSpec, ...]) -> None:
+        """Refuses, before a byte is written, what `prepare` could make no place for.
+
+        Raises:
+            RefusedError: `refused`.
+        """
+        ...
+
+
+@runtime_checkable
 class Foreign(Protocol):
     """A target in another system's layout, which does not hold every record and files them under ids of its own."""
 
@@ -193,6 +207,10 @@ class Foreign(Protocol):
 
     def filed(self, records: Batch) -> list[tuple[str, str]]:
         """Kinds and ids under which this store has the records, or would have them."""
+        ...
+
+    def filed_under(self, identities: list[tuple[str, str]]) -> list[tuple[str, str]]:
+        """The same for records of which nothing but kind and id can be read."""
         ...
 
 

@@ -17,14 +17,18 @@ from typing import Annotated, Any, Final, cast
 
 import typer
 
+from memferry.backends import collections_of
 from memferry.cli.console import fail, failure, say
 from memferry.cli.progress import EVENTS_FORMAT, events_to, show_progress
+from memferry.endpoint import EndpointSettings, key_from_file
 from memferry.errors import MemferryError, RefusedError, StoreError
 from memferry.library import choose
+from memferry.phases.embedding import Embedding, EmbeddingText
 from memferry.phases.plan import Options, Progress, Stop
 from memferry.phases.transform import Decisions, load_mapping
 from memferry.phases.transform import Dedup as DedupWord
 from memferry.retry import give_up_on
+from memferry.several import pairs
 from memferry.urls import Secrets, StoreUrl, hybrid_url, parse_url, secrets_from_environment
 
 _SAME_SIGNAL_SECS: Final = 1.0
@@ -81,6 +85,14 @@ class Ends:
         halves.done()
         return urls
 
+    def each(self) -> list[tuple[str, tuple[StoreUrl, StoreUrl]]] | None:
+        """Name and both URLs of each collection; None where the source is one store."""
+        secrets = secrets_from_environment("SOURCE", self.source_api_key_env, self.source_password_env)
+        named = pairs(self.source, self.target, lambda url: collections_of(replace(url, secrets=secrets)))
+        if named is None:
+            return None
+        return [(name, replace(self, source=source, target=target).urls()) for name, source, target in named]
+
 
 @dataclass(frozen=True)
 class Choices:
@@ -113,6 +125,52 @@ class Choices:
         )
         asked.check()
         return asked
+
+
+@dataclass(frozen=True)
+class Embeds:
+    """Another model for the embeddings."""
+
+    embed_url: Annotated[
+        str | None, typer.Option(metavar="URL", help="replace vectors by those of this OpenAI-compatible endpoint")
+    ] = None
+    embed_model: Annotated[str | None, typer.Option(metavar="MODEL", help="model to ask for, and to record")] = None
+    embed_dimensions: Annotated[int | None, typer.Option(metavar="N", help="ask for N; else what it gives")] = None
+    embed_vector: Annotated[str, typer.Option(metavar="NAME", help="vector to replace; empty: the unnamed one")] = ""
+    embed_text: Annotated[str, typer.Option(help="content-or-name, content or name")] = "content-or-name"
+    embed_kinds: Annotated[
+        list[str] | None, typer.Option(metavar="KIND", help="also records of it that have no vector; repeatable")
+    ] = None
+    embed_keep_old: Annotated[str | None, typer.Option(metavar="NAME", help="keep the old vector under this name")] = (
+        None
+    )
+    embed_key_env: Annotated[str, typer.Option(help="variable that holds the endpoint's key")] = (
+        "MEMFERRY_EMBEDDING_API_KEY"
+    )
+    embed_key_file: Annotated[Path | None, typer.Option(metavar="FILE", help="file that holds it")] = None
+    embed_batch: Annotated[int, typer.Option(min=1, max=2048, help="texts a request")] = 64
+    embed_parallelism: Annotated[int, typer.Option(min=1, max=64, help="requests at a time")] = 4
+
+    def embedding(self) -> Embedding | None:
+        """What was asked for, None for nothing."""
+        if self.embed_url is None and self.embed_model is None:
+            return None
+        if self.embed_url is None or self.embed_model is None:
+            raise RefusedError("invalid", "--embed-url and --embed-model go together")
+        return Embedding(
+            self.embed_url,
+            self.embed_model,
+            self.embed_dimensions,
+            self.embed_vector,
+            cast("EmbeddingText", self.embed_text),  # `check` refuses others
+            tuple(self.embed_kinds or ()),
+            self.embed_keep_old,
+        )
+
+    def endpoint(self) -> EndpointSettings:
+        """How the endpoint is asked."""
+        key = os.environ.get(self.embed_key_env) if self.embed_key_file is None else key_from_file(self.embed_key_file)
+        return EndpointSettings(key, self.embed_batch, parallelism=self.embed_parallelism)
 
 
 @dataclass(frozen=True)
@@ -244,7 +302,9 @@ def store_url(
     return (halves or Halves()).complete(text, secrets_from_environment(side, key_env, password_env))
 
 
-def options(choices: Choices, **chosen: Any) -> Options:
+def options(choices: Choices, embeds: Embeds | None = None, **chosen: Any) -> Options:
     """Checks what the user chose."""
-    chosen.setdefault("transform", choices.decisions())
+    embeds = embeds or Embeds()
+    chosen.setdefault("transform", replace(choices.decisions(), embedding=embeds.embedding()))
+    chosen.setdefault("endpoint", embeds.endpoint())
     return choose(accept=choices.accept or (), on_existing=choices.on_existing, **chosen)

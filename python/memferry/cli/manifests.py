@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from memferry.cli.common import Shown, Talk, app, command, guard, stop_on_signals
+from memferry.cli.common import Shown, Talk, app, guard, stop_on_signals
 from memferry.cli.console import failure, print_json, say, show, tell
 from memferry.cli.groups import grouped
 from memferry.cli.local import Local, local
-from memferry.cli.text import plan_text, result_text
+from memferry.cli.several import One, migrate_all, migrate_one
 from memferry.errors import MemferryError, RefusedError
 from memferry.manifest import KINDS, Manifest, load_manifest, read_manifest
 from memferry.manifest.crd import crds_text
-from memferry.phases import migrate
 
 manifest_app = typer.Typer(help="What a manifest may say.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(manifest_app, name="manifest")
@@ -31,7 +29,7 @@ def apply_command(
     file: Annotated[str, typer.Option("--file", "-f", metavar="FILE", help="manifest file, `-` for stdin")],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="validate only")] = False,
 ) -> None:
-    """Runs the MemoryMigrations of a manifest, one after another. The same command resumes.
+    """Runs the MemoryMigrations of a manifest, one after another; none when one is refused. The same command resumes.
 
     What means something only in a cluster is accepted and named.
 
@@ -80,40 +78,18 @@ def _valid(manifest: Manifest, chosen: list[Local], talk: Talk) -> None:
 
 
 def _run(chosen: list[Local], talk: Talk, progress: Shown) -> tuple[int, str | None]:
-    """Runs migrations until one does not come out well."""
-    objects: list[dict[str, Any]] = []
-    code = 0
-    for one in chosen:
-        try:
-            code, final = _one(one, talk, progress)
-        except MemferryError as error:
-            code, final = tell(error), failure(error)
-        objects.append({"name": one.name, **final, "left_out": one.left_out})
-        if code:
-            break
-    not_begun = [one.name for one in chosen[len(objects) :]]
-    if not_begun:
-        say(f"not begun: {', '.join(not_begun)}")
-    if talk.as_json and len(chosen) == 1:
-        print_json(objects[0])
-    elif talk.as_json:
-        print_json({"outcome": objects[-1]["outcome"], "migrations": objects, "not_begun": not_begun})
-    return code, objects[-1]["outcome"]
-
-
-def _one(one: Local, talk: Talk, progress: Shown) -> tuple[int, dict[str, Any]]:
-    show(f"{one.name}: {one.source.text} -> {one.target.text}", as_json=talk.as_json)
-    ends, stop = (one.source, one.target, one.options), stop_on_signals()
-    with progress() as tell_progress:
-        if one.stop_after == "Plan":
-            plan = migrate.plan_only(*ends, progress=tell_progress, stop=stop)
-        else:
-            result = migrate.migrate(*ends, progress=tell_progress, stop=stop, command=command())
-    if one.stop_after == "Plan":
-        show(plan_text(plan), as_json=talk.as_json)
-        return 0, {"outcome": "planned", **json.loads(plan.to_json())}
-    show(result_text(result, one.target), as_json=talk.as_json)
-    return result.exit_code, result.to_json()
+    """Runs one migration as `migrate` does, several with one final object."""
+    ones = [One(one.name, one.source, one.target, one.options, one.stop_after, one.left_out) for one in chosen]
+    stop = stop_on_signals()
+    if len(ones) > 1:
+        return migrate_all(ones, talk, progress, stop)
+    try:
+        code, final = migrate_one(ones[0], talk, progress, stop)
+    except MemferryError as error:
+        code, final = tell(error), failure(error)
+    if talk.as_json:
+        print_json(ones[0].told(final))
+    return code, final["outcome"]
 
 
 @manifest_app.command("schema")

@@ -12,6 +12,7 @@ import typer
 
 from memferry.cli.common import (
     Choices,
+    Embeds,
     Ends,
     Parallelism,
     Searches,
@@ -24,6 +25,7 @@ from memferry.cli.common import (
 )
 from memferry.cli.console import print_json, say, show
 from memferry.cli.groups import grouped
+from memferry.cli.several import One, migrate_all, plan_all, verify_all
 from memferry.cli.text import plan_text, quick_text, result_text
 from memferry.errors import RefusedError
 from memferry.phases import migrate
@@ -36,14 +38,12 @@ Quick = Annotated[bool, typer.Option("--quick", help="estimates from counts only
 PlanFile = Annotated[
     Path | None, typer.Option("--plan", metavar="FILE", help="only if this plan still holds; its choices count")
 ]
-Frozen = Annotated[
-    bool, typer.Option("--source-frozen", help="my word that SRC does not change, where it gives no witness")
-]
+Frozen = Annotated[bool, typer.Option("--source-frozen", help="not proven if SRC changes between plan and proof")]
 
 
 @app.command()
 @grouped
-def plan(ends: Ends, choices: Choices, talk: Talk, *, save: Save = None, quick: Quick = False) -> None:
+def plan(ends: Ends, choices: Choices, embeds: Embeds, talk: Talk, *, save: Save = None, quick: Quick = False) -> None:
     """Reads both ends and says what a migration would do. Writes nothing.
 
     Examples:
@@ -55,7 +55,13 @@ def plan(ends: Ends, choices: Choices, talk: Talk, *, save: Save = None, quick: 
     """
 
     def work(progress: Shown) -> tuple[int, str | None]:
-        urls, chosen = ends.urls(), options(choices)
+        chosen, several = options(choices, embeds), ends.each()
+        if several is not None:
+            if quick or save:
+                raise RefusedError("invalid", "--quick and --save are for one collection at a time")
+            ones = [One(name, *urls, chosen) for name, urls in several]
+            return plan_all(ones, talk, progress, stop_on_signals())
+        urls = ends.urls()
         if quick:
             if save:
                 raise RefusedError("invalid", "--quick makes no plan that could be saved; leave one of them out")
@@ -79,6 +85,7 @@ def plan(ends: Ends, choices: Choices, talk: Talk, *, save: Save = None, quick: 
 def migrate_command(
     ends: Ends,
     choices: Choices,
+    embeds: Embeds,
     searches: Searches,
     talk: Talk,
     *,
@@ -106,16 +113,25 @@ def migrate_command(
 
       memferry migrate agents.db qdrant://localhost/agents --parity 100 --min-recall 0.95
 
+      memferry migrate 'qdrant://localhost/notes,chats' 'qdrant://other/{}'
+
+      memferry migrate 'qdrant://localhost/*?profile=plain' 'backup/{}.jsonl.zst'
+
       memferry migrate agents.db copy.db --plan plan.json --events events.ndjson
 
       memferry migrate agents.db ann.db --where 'scope_user == "ann"' --map rename.toml --dedup exact
+
+      memferry migrate agents.db new.db --embed-url https://api.openai.com/v1 --embed-model text-embedding-3-small
+      --accept re-embedded
     """
 
     def work(progress: Shown) -> tuple[int, str | None]:
         saved = SavedPlan.load(plan_file) if plan_file else None
+        asked = replace(choices.decisions(), embedding=embeds.embedding())
         chosen = options(
             replace(choices, accept=list(saved.plan.accept)) if saved and not choices.accept else choices,
-            transform=saved.asked() if saved and choices.decisions() == Decisions() else choices.decisions(),
+            embeds,
+            transform=saved.asked() if saved and asked == Decisions() else asked,
             on_conflict=on_conflict,
             delete=delete,
             max_deletes_percent=max_deletes,
@@ -125,7 +141,13 @@ def migrate_command(
             parity=searches.parity,
             min_recall=searches.min_recall,
         )
-        urls, stop = ends.urls(), stop_on_signals()
+        several, stop = ends.each(), stop_on_signals()
+        if several is not None:
+            if saved:
+                raise RefusedError("invalid", "--plan is for one collection at a time")
+            ones = [One(name, *urls, chosen) for name, urls in several]
+            return (plan_all if dry_run else migrate_all)(ones, talk, progress, stop)
+        urls = ends.urls()
         approve = saved.check if saved else lambda _: None
         if dry_run:
             with progress() as tell:
@@ -153,6 +175,10 @@ def verify_command(ends: Ends, searches: Searches, talk: Talk, *, parallelism: P
 
     def work(progress: Shown) -> tuple[int, str | None]:
         chosen = options(Choices(), parallelism=parallelism, parity=searches.parity, min_recall=searches.min_recall)
+        several = ends.each()
+        if several is not None:
+            ones = [One(name, *urls, chosen) for name, urls in several]
+            return verify_all(ones, talk, progress, stop_on_signals())
         urls = ends.urls()
         with progress() as tell:
             result = migrate.verify_only(*urls, chosen, progress=tell, stop=stop_on_signals())

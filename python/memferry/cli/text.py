@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from memferry.model import KINDS
-from memferry.phases.estimate import NOT_LOOKED_AT, QuickPlan, seconds
+from memferry.phases.estimate import NOT_LOOKED_AT, QuickPlan, estimate
 from memferry.phases.migrate import Result
 from memferry.phases.parity import Parity
 from memferry.phases.plan import Plan
@@ -40,8 +40,13 @@ def plan_text(plan: Plan) -> str:
     if plan.repeated:
         lines.append(f"  {len(plan.repeated)} ids stand more than once; those records will be quarantined")
     lines += [f"  gap {gap.name}: {gap.records} records, for example {gap.example}" for gap in plan.gaps]
-    secs = seconds(plan.records, plan.source["backend"], plan.target["backend"])
-    lines += ["", f"roughly    {_bytes(plan.size_bytes)}, {_time(secs)} to copy and prove; nothing was written"]
+    rough = estimate(plan.records, plan.scan_secs, plan.target["backend"])
+    lines += ["", f"roughly    {_bytes(plan.size_bytes)}, {_time(rough.secs)} to copy and prove; nothing was written"]
+    if rough.scanned_per_sec is not None:
+        lines += [
+            f"           this scan read {rough.scanned_per_sec:,.0f} records/s, and two more will; assumed of",
+            f"           {plan.target['backend']}: {rough.write_per_sec:,}/s written, {rough.read_per_sec:,}/s read",
+        ]
     return "\n".join(lines)
 
 
@@ -57,7 +62,9 @@ def quick_text(plan: QuickPlan) -> str:
         f"rows       {rows}" + (f", {_bytes(plan.size_bytes)}" if plan.size_bytes else ""),
     ]
     if plan.estimate_secs is not None:
-        lines.append(f"roughly    {_time(plan.estimate_secs)} to copy and prove")
+        lines.append(f"roughly    {_time(plan.estimate_secs)} to copy and prove, at rates assumed of files")
+    else:
+        lines.append("time       unknown: nothing was read, so no rate was measured")
     lines += ["", "from counts only; not looked at:", *(f"  {what}" for what in NOT_LOOKED_AT)]
     lines += ["nothing was written; without --quick everything is read"]
     return "\n".join(lines)
@@ -118,6 +125,12 @@ def _chosen(plan: Plan) -> list[str]:
         lines.append(f"  where: {plan.passing:,} of {sum(plan.counts.values()):,} records")
     if made.sample or made.limit:
         lines.append(f"  of these at most {made.sample or made.limit:,} are moved")
+    if made.embedding is not None:
+        new = made.embedding
+        lines.append(
+            f"  re-embed: {plan.embedded:,} records, {_bytes(plan.embedded_bytes)} of text, by {new.model} "
+            f"({new.dimensions} dimensions) at {new.url}; texts that were embedded before are not asked again"
+        )
     if found.groups:
         lines.append(
             f"  same text: {found.records:,} records in {found.groups:,} groups, {len(made.merged):,} merged away"
@@ -140,6 +153,8 @@ def result_text(result: Result, target: StoreUrl) -> str:
         counts = result.verification.counts()
         lines += ["", "  " + ", ".join(f"{name} {value:,}" for name, value in counts.items())]
         lines += _findings(result)
+        if not result.verification.source_unchanged:
+            lines.append("  the source changed between plan and proof")
     if result.parity:
         lines += ["", *_parity(result.parity)]
     for conflict in result.conflicts[:_SHOWN]:
@@ -157,6 +172,22 @@ def result_text(result: Result, target: StoreUrl) -> str:
         lines.append(f"see `memferry quarantine list {target.text}`")
     if result.exit_code == 0:
         lines += [f"next: open `{target.text}` in the application", "`memferry rollback` takes it back until then"]
+    return "\n".join(lines)
+
+
+def summary_text(finals: list[dict[str, Any]]) -> str:
+    """One line a migration, at the end of several."""
+    width = max(len(final["name"]) for final in finals)
+    lines = [""]
+    for final in finals:
+        kinds = final.get("kinds", {}).values()
+        counts = ", ".join(
+            f"{name} {total:,}"
+            for name in ("read", "written", "unchanged", "conflicts", "quarantined", "deleted")
+            if (total := sum(counts[name] for counts in kinds)) or name == "read"
+        )
+        said = final["error"]["message"] if "error" in final else counts if kinds else ""
+        lines.append(f"  {final['name']:<{width}}  {final['outcome']:<12} {said}".rstrip())
     return "\n".join(lines)
 
 

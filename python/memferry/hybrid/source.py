@@ -106,7 +106,8 @@ class _HybridReader:
         bounded = Limits(min(limits.records, self._records), limits.size_bytes)
         page = self._graph.read(part, cursor, bounded)
         points = self._fetch(page.records)
-        records, torn = join_halves(page.records, points)
+        # The scope of a point is a copy: a target's is proven, a source's is not looked at.
+        records, torn = join_halves(page.records, points, scopes_of_points=not self._store.strict)
         self._store.joined.add(points.filter(owned_points(page.records, points)))
         if len(records):
             self._records = max(1, limits.size_bytes * len(records) // max(records.nbytes, 1))

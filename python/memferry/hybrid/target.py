@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Final, Literal
 
 from memferry._native import Batch, Keys, Mapper, join_halves, split_halves
-from memferry.backends.api import Documents, Target, is_lock
+from memferry.backends.api import ChecksVectors, Documents, Target, is_lock
 from memferry.failpoints import failpoint
 from memferry.hybrid.source import Half, HybridSource, identity_of
 from memferry.model import Quarantined, Range, VectorSpec, inverted
@@ -98,7 +98,13 @@ class HybridTarget:
     def prepare(self, migration: str, vectors: tuple[VectorSpec, ...]) -> None:
         """Makes what is missing in both halves."""
         self._graph.prepare(migration, vectors)
-        self._vectors.prepare(migration, tuple(v for v in vectors if v.kind == "sparse" or 0 < v.dim <= _MAX_DIM))
+        self._vectors.prepare(migration, _movable(vectors))
+
+    def check_vectors(self, vectors: tuple[VectorSpec, ...]) -> None:
+        """See `memferry.backends.api.ChecksVectors`."""
+        for half, its in ((self._graph, vectors), (self._vectors, _movable(vectors))):
+            if isinstance(half, ChecksVectors):
+                half.check_vectors(its)
 
     def begin_range(self, part: Range) -> None:
         """See `memferry.backends.api.Target`."""
@@ -292,6 +298,11 @@ class HybridTarget:
 
     def _decode(self, documents: list[str]) -> Batch:
         return self._mapper.decode(Batch.from_rows([("", text.encode(), []) for text in documents]))[0]
+
+
+def _movable(vectors: tuple[VectorSpec, ...]) -> tuple[VectorSpec, ...]:
+    """Those that go to the half for vectors."""
+    return tuple(v for v in vectors if v.kind == "sparse" or 0 < v.dim <= _MAX_DIM)
 
 
 def _written_by(records: Batch) -> dict[Identity, str | None]:

@@ -88,6 +88,7 @@ class Part(BaseModel):
     """An object in a manifest."""
 
     model_config = ConfigDict(
+        defer_build=True,  # Most commands read no manifest, and building costs more than all other imports.
         extra="forbid",
         strict=True,
         frozen=True,

@@ -14,7 +14,7 @@ from memferry.errors import StoreError, TransientError
 from memferry.failpoints import failpoint
 from memferry.ledger import Ledger, RangeState
 from memferry.model import CONFLICT, CREATE, EXISTING, UNCHANGED, UPDATE, Books, Quarantined, Range, inverted, rows_with
-from memferry.phases.gather import Gathered
+from memferry.phases.gather import Gathering, with_gathering
 from memferry.phases.plan import Options, Plan, Progress, Stop
 from memferry.phases.reading import LOOK_UP_SECS, read_page
 from memferry.phases.transform import Transform
@@ -97,7 +97,8 @@ class _Copy:
         # A target that was empty and has no page of ours yet: nothing can be there, so nothing is looked for.
         self.fresh = fresh
         self.pace = Pace(options.max_records_per_second, stop)
-        self.transform = Transform(plan.transform, plan.accept)
+        transform = Transform(plan.transform, plan.accept, options.endpoint, stop)
+        self.transform = with_gathering(transform, source, target)
         self.repeated = Keys()
         self.repeated.add_identities(list(plan.repeated))
         self.done = done
@@ -134,11 +135,13 @@ class _Copy:
         for kind, count in page.records.counts():
             books.of(kind).read += count
         # Exploded observations stand beside what was read.
-        books.of("observation").read += page.nested - page.exploded
+        books.of("observation").read -= page.exploded
         books.of("observation").exploded += page.exploded
         for row in page.quarantined:
             books.of(row.kind or "unknown").read += 1
         applied = self.transform.apply(page.records)
+        # Observations that are kept inside their entities are counted with them.
+        books.of("observation").read += applied.nested - applied.taken
         for kind, count in applied.filtered:
             books.of(kind).filtered += count
         for kind, count in applied.deduplicated:
@@ -236,7 +239,7 @@ class _Copy:
 
     def count_nested(self, state: RangeState, records: Batch, column: str, sign: int = 1) -> None:
         """Counts the observations that share the fate of their entities."""
-        if isinstance(self.source, Gathered):
+        if isinstance(self.transform, Gathering):
             books = state.books.of("observation")
             setattr(books, column, getattr(books, column) + sign * gathered(records))
 

@@ -123,7 +123,8 @@ def _present(plan: Plan, source: Source, target: Target, options: Options, stop:
             else:
                 keys.add(page.records)
             # What cannot be read is there all the same.
-            keys.add_identities([(row.kind, row.id) for row in page.quarantined if row.kind and row.id])
+            bad = [(row.kind, row.id) for row in page.quarantined if row.kind and row.id]
+            keys.add_identities(foreign.filed_under(bad) if foreign else bad)
     return keys
 
 

@@ -1,4 +1,4 @@
-"""How long it may take and how much it may move, from counts alone: rough, and said to be."""
+"""How long it may take: what was measured, and what is assumed and said to be."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from memferry.model import Stream
 from memferry.stores import open_source
 from memferry.urls import StoreUrl
 
-__all__ = ["NOT_LOOKED_AT", "QuickPlan", "quick_plan", "seconds"]
+__all__ = ["NOT_LOOKED_AT", "Estimate", "QuickPlan", "estimate", "quick_plan"]
 
-READ_PER_SEC: Final = {"embedded": 60_000, "jsonl": 60_000, "qdrant": 20_000, "neo4j": 8_000}
-WRITE_PER_SEC: Final = {"embedded": 30_000, "jsonl": 40_000, "qdrant": 8_000, "neo4j": 2_000}
-"""Records of 384 dimensions on two cores, servers on the same machine; a guess for any other."""
-_OTHER: Final = 2_000
+READ_PER_SEC: Final = {"embedded": 60_000, "jsonl": 60_000, "qdrant": 20_000, "neo4j": 8_000, "hybrid": 6_000}
+WRITE_PER_SEC: Final = {"embedded": 30_000, "jsonl": 40_000, "qdrant": 8_000, "neo4j": 2_000, "hybrid": 1_500}
+"""Records of 384 dimensions on two cores, servers on the same machine (`benchmarks/RESULTS.md`); assumed of others."""
+_FILES: Final = frozenset({"embedded", "jsonl"})
+"""What a file takes depends on this machine; what a server takes, on a machine that nobody has asked."""
 
 NOT_LOOKED_AT: Final = (
     "gaps",
@@ -38,7 +39,7 @@ class QuickPlan:
         target_rows: Rows of the target, None where it cannot tell without reading.
         rows: Rows of the source, None where it cannot tell without reading.
         size_bytes: Bytes of the source, as far as it knows them.
-        estimate_secs: Copy and proof, None where rows are not known.
+        estimate_secs: Copy and proof, assumed of files; None where rows are not known or an end is a server.
     """
 
     source: dict[str, str]
@@ -54,17 +55,34 @@ class QuickPlan:
         return {"quick": True, **asdict(self), "not_looked_at": list(NOT_LOOKED_AT)}
 
 
-def seconds(records: int, source: str, target: str) -> float:
-    """Roughly how long copy and proof of so many records take between two backends.
+@dataclass(frozen=True)
+class Estimate:
+    """Roughly how long copy and proof take.
+
+    Attributes:
+        secs: In all.
+        scanned_per_sec: Records a second of the scan, which is done twice more; None where nothing was scanned.
+        write_per_sec: What is assumed of the target.
+        read_per_sec: The same.
+    """
+
+    secs: float
+    scanned_per_sec: float | None
+    write_per_sec: int
+    read_per_sec: int
+
+
+def estimate(records: int, scan_secs: float, target: str) -> Estimate:
+    """How long copy and proof take, by what the scan of the plan took.
 
     Args:
         records: How many.
-        source: Backend that is read twice.
-        target: Backend that is written and read once.
+        scan_secs: How long they took to be read.
+        target: Backend that is written, and read once.
     """
-    read = READ_PER_SEC.get(source, _OTHER)
-    write = WRITE_PER_SEC.get(target, _OTHER)
-    return records * (2 / read + 1 / write + 1 / READ_PER_SEC.get(target, _OTHER))
+    write, read = WRITE_PER_SEC[target], READ_PER_SEC[target]
+    secs = 2 * scan_secs + records / write + records / read
+    return Estimate(secs, records / scan_secs if scan_secs else None, write, read)
 
 
 def quick_plan(source_url: StoreUrl, target_url: StoreUrl) -> QuickPlan:
@@ -81,7 +99,9 @@ def quick_plan(source_url: StoreUrl, target_url: StoreUrl) -> QuickPlan:
         source.close()
     there, target_rows = _target(target_url)
     rows = _sum(streams)
-    secs = None if rows is None else seconds(rows, source_url.backend, target_url.backend)
+    secs = None
+    if rows is not None and {source_url.backend, target_url.backend} <= _FILES:
+        secs = estimate(rows, rows / READ_PER_SEC[source_url.backend], target_url.backend).secs
     size = sum(stream.size_bytes for stream in streams)
     if source_url.backend == "embedded" and source_url.path:
         size = source_url.path.stat().st_size

@@ -1,17 +1,19 @@
-"""Gathering: a source whose observations are brought to their entities, for targets that keep them inside."""
+"""Gathering: observations are brought to their entities, for targets that keep them inside."""
 
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from memferry._native import Batch, Keys, Mapper, Spill
-from memferry.backends.api import Foreign, Reader, Source, Target, as_foreign
-from memferry.model import Limits, Page, Quarantined, Range, Stream, inverted, rows_of
+from memferry.backends.api import Foreign, Source, Target, as_foreign
+from memferry.model import Limits, Quarantined, inverted, rows_of
 from memferry.phases.reading import read_stream
+from memferry.phases.transform import Applied, Transform
 
-__all__ = ["Gathered", "gathered_source"]
+__all__ = ["Applies", "Gathering", "owners", "with_gathering"]
 
 SPILL_BYTES: Final = 64 << 20
 """Memory of the sort; what is beyond it lies in the state directory."""
@@ -19,107 +21,103 @@ _LIMITS: Final = Limits()
 _OWNERS: Final = {"entity", "observation"}
 
 
-def gathered_source(source: Source, target: Target) -> Source:
-    """The source as `target` wants to read it."""
+class Applies(Protocol):
+    """What is done with a batch between reading and writing."""
+
+    def apply(self, batch: Batch) -> Applied:
+        """Runs over a batch."""
+        ...
+
+
+def with_gathering(transform: Transform, source: Source, target: Target) -> Applies:
+    """The transform, and after it what `target` wants of the records."""
     folder: Path | None = getattr(target, "gathers", None)
     foreign = as_foreign(target)
-    return source if folder is None or foreign is None else Gathered(source, target, foreign, folder)
+    return transform if folder is None or foreign is None else Gathering(transform, source, foreign, folder)
+
+
+def owners(records: Batch, target: Target) -> Batch:
+    """The records that are filed in `target`, without those that it keeps inside others."""
+    return records if getattr(target, "gathers", None) is None else records.filter(inverted(_observations(records)))
 
 
 def _observations(records: Batch) -> bytes:
     return rows_of(records, ["observation"])
 
 
-class Gathered:
-    """Entities come with their observations; those without an entity are quarantined where they are read.
+class Gathering:
+    """Brings observations to the entities that they belong to after map, filter and dedup. Threads may share it.
 
-    Attributes:
-        gaps: What the observations have that the target has no place for.
+    Those whose entity is not moved stay behind with it; those whose entity is nowhere are quarantined.
     """
 
-    def __init__(self, source: Source, target: Target, foreign: Foreign, folder: Path) -> None:
+    def __init__(self, transform: Transform, source: Source, foreign: Foreign, folder: Path) -> None:
+        self._transform = transform
         self._source = source
-        self._target = target
         self._foreign = foreign
         self._folder = folder
-        self._gathered = False
         self._lock = threading.Lock()
-        self.gaps: list[tuple[str, int, str]] = []
-        self.backend = source.backend
-        self.profile = source.profile
-        self.native = source.native
-        self.identity = source.identity
+        self._gathered: tuple[Spill, Keys, Keys] | None = None
 
-    def gather(self) -> None:
-        """Reads the observations; again, for a proof that does not rest on what was read for the copy."""
-        self.gaps = []
-        self._spill = Spill(self._folder, SPILL_BYTES)
-        self._entities = Keys()
-        for stream in self._source.streams():
-            if _OWNERS.isdisjoint(stream.kinds):
-                continue
-            for page in read_stream(self._source, stream.name, _LIMITS):
-                mask = _observations(page.records)
-                self._entities.add(page.records.filter(inverted(mask)))
-                observations = page.records.filter(mask)
-                self.gaps += self._target.gaps(observations)
-                self._spill.add(observations.filter(self._held(observations)[0]))
-        displaced = self._spill.displaced()
-        if displaced is not None:
-            self.gaps.append(("ids", *displaced))
-        self._gathered = True
+    def displaced(self) -> tuple[int, str] | None:
+        """How many observations do not get the place that their id says, and the id of one; None where all do."""
+        return self._gather()[0].displaced()
+
+    def _gather(self) -> tuple[Spill, Keys, Keys]:
+        """Reads the observations, once: them, the entities there are, and those that stay behind."""
+        with self._lock:
+            if self._gathered is None:
+                spill, there, behind = Spill(self._folder, SPILL_BYTES), Keys(), Keys()
+                for stream in self._source.streams():
+                    if _OWNERS.isdisjoint(stream.kinds):
+                        continue
+                    for page in read_stream(self._source, stream.name, _LIMITS):
+                        applied = self._transform.apply(page.records)
+                        mask = _observations(applied.records)
+                        there.add(applied.records.filter(inverted(mask)))
+                        behind.add(_filtered(applied))
+                        observations = applied.records.filter(mask)
+                        spill.add(observations.filter(self._held(observations)[0]))
+                self._gathered = spill, there, behind
+            return self._gathered
 
     def _held(self, observations: Batch) -> tuple[bytes, list[Quarantined]]:
         """Those that the target has a place for, and the others."""
         _, bad = self._foreign.fit(observations)
-        if not bad:
-            return b"\1" * len(observations), []
-        keys = Keys()
-        keys.add_identities([(row.kind or "", row.id or "") for row in bad])
-        return inverted(keys.contains(observations)), bad
+        return inverted(_keys(bad).contains(observations)), bad
 
-    def streams(self) -> list[Stream]:
-        """See `memferry.backends.api.Source`."""
-        return self._source.streams()
-
-    def split(self, stream: Stream, parts: int) -> list[tuple[str | None, str | None]]:
-        """See `memferry.backends.api.Source`."""
-        return self._source.split(stream, parts)
-
-    def reader(self) -> Reader:
-        """See `memferry.backends.api.Source`."""
-        with self._lock:
-            if not self._gathered:
-                self.gather()
-        return _GatheredReader(self._source.reader(), self)
-
-    def page(self, page: Page) -> Page:
-        """A page with its observations taken out and those of its entities brought in."""
-        mask = _observations(page.records)
-        observations = page.records.filter(mask)
+    def apply(self, batch: Batch) -> Applied:
+        """The records with their observations inside them, and what becomes of those that have no place."""
+        spill, there, behind = self._gather()
+        applied = self._transform.apply(batch)
+        mask = _observations(applied.records)
+        observations = applied.records.filter(mask)
         held, bad = self._held(observations)
         # An observation that does not fit is told once, with its reason.
-        orphans = observations.filter(held)
-        orphans = orphans.filter(inverted(self._entities.contains_owners(orphans)))
-        lost = Mapper.quarantine(orphans, "missing-end", "its owner is no entity of the source")
-        records, nested = self._spill.attach(page.records.filter(inverted(mask)))
-        quarantined = [*page.quarantined, *bad, *(Quarantined(*row) for row in lost)]
-        return Page(records, quarantined, page.read, page.exploded, page.next, nested)
+        fitting = observations.filter(held)
+        orphans = fitting.filter(inverted(there.contains_owners(fitting)))
+        stays = behind.contains_owners(orphans)
+        filtered = len(orphans.filter(stays))
+        lost = Mapper.quarantine(orphans.filter(inverted(stays)), "missing-end", "its owner is no entity of the source")
+        records, nested = spill.attach(applied.records.filter(inverted(mask)))
+        return replace(
+            applied,
+            records=records,
+            filtered=(*applied.filtered, ("observation", filtered)),
+            quarantined=(*applied.quarantined, *bad, *(Quarantined(*row) for row in lost)),
+            taken=len(fitting) - len(orphans),
+            nested=nested,
+        )
 
-    def witness(self) -> str | None:
-        """See `memferry.backends.api.Source`."""
-        return self._source.witness()
 
-    def close(self) -> None:
-        """See `memferry.backends.api.Source`."""
-        self._source.close()
+def _filtered(applied: Applied) -> Batch:
+    """Records that were left out, but for those that are quarantined."""
+    if applied.left_out is None:
+        return Batch.concat([])
+    return applied.left_out.filter(inverted(_keys(applied.quarantined).contains(applied.left_out)))
 
 
-class _GatheredReader:
-    def __init__(self, reader: Reader, gathered: Gathered) -> None:
-        self._reader = reader
-        self._gathered = gathered
-
-    def read(self, part: Range, cursor: str | None, limits: Limits) -> Page:
-        """See `memferry.backends.api.Reader`."""
-        return self._gathered.page(self._reader.read(part, cursor, limits))
+def _keys(rows: list[Quarantined] | tuple[Quarantined, ...]) -> Keys:
+    keys = Keys()
+    keys.add_identities([(row.kind, row.id) for row in rows if row.kind is not None and row.id is not None])
+    return keys

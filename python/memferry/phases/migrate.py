@@ -16,14 +16,13 @@ from memferry.errors import RefusedError
 from memferry.ledger import Ledger
 from memferry.model import Books, Outcome
 from memferry.phases import stages
-from memferry.phases.gather import gathered_source
 from memferry.phases.parity import Parity, check_comparable, measure
 from memferry.phases.plan import Options, Plan, Progress, Stop, make_plan, migration_id
 from memferry.phases.stages import Proof, Run
 from memferry.phases.verify import Verification, verify
 from memferry.retry import retrying
 from memferry.stores import has_ledger, ledger_hint, open_source, open_target
-from memferry.urls import StoreUrl
+from memferry.urls import StoreUrl, same_store
 
 __all__ = ["Result", "migrate", "plan_only", "result_of", "search", "verify_only"]
 
@@ -77,20 +76,10 @@ class Result:
             ],
             "elapsed_secs": round(self.elapsed_secs, 3),
             "records_per_sec": round(records / self.elapsed_secs, 1) if self.elapsed_secs else 0.0,
+            "source_unchanged": self.verification.source_unchanged if self.verification else None,
             "resumed": self.resumed,
             "parity": self.parity.to_json() if self.parity else None,
         }
-
-
-def _same(left: StoreUrl, right: StoreUrl) -> bool:
-    """Whether a store, or a half of one, stands on both sides."""
-    return any(_same_part(one, other) for one in left.parts for other in right.parts)
-
-
-def _same_part(left: StoreUrl, right: StoreUrl) -> bool:
-    if left.path is not None and right.path is not None:
-        return left.path.resolve() == right.path.resolve()
-    return (left.backend, left.host, left.port, left.name) == (right.backend, right.host, right.port, right.name)
 
 
 @contextmanager
@@ -105,7 +94,7 @@ def _open(
         scratch = None if has_ledger(target_url) else Path(folder)
         target = open_target(target_url, options.accept, scratch)
         try:
-            yield gathered_source(source, target), target, scratch
+            yield source, target, scratch
         finally:
             target.close()
             source.close()
@@ -151,7 +140,7 @@ def migrate(
     """
     started = time.monotonic()
     stop = stop or Stop()
-    if _same(source_url, target_url):
+    if same_store(source_url, target_url):
         raise RefusedError("invalid", f"source and target are one store: {target_url.text}")
     if options.parity:
         check_comparable(options.transform, source_url, target_url)
@@ -224,9 +213,8 @@ def verify_only(
         check_comparable(options.transform, source_url, target_url)
     if not has_ledger(target_url):
         raise RefusedError("no-migration", f"there is nothing at {target_url.text}", hint=ledger_hint(target_url))
-    opened, target = open_source(source_url), open_target(target_url, options.accept)
+    source, target = open_source(source_url), open_target(target_url, options.accept)
     try:
-        source = gathered_source(opened, target)
         ledger = Ledger(target.documents, migration_id(source, target))
         text = ledger.plan()
         if text is None:
@@ -240,7 +228,7 @@ def verify_only(
             # What was given up then is not expected now.
             target.close()
             target = open_target(target_url, plan.accept)
-            source, ledger = gathered_source(opened, target), Ledger(target.documents, plan.migration)
+            ledger = Ledger(target.documents, plan.migration)
         # The source may have grown since: the whole of it is compared, not the ranges of the plan.
         plan = replace(plan, ranges=stages.whole(source))
         verification = verify(plan, source, target, ledger, options, progress=progress, stop=stop)
@@ -251,6 +239,6 @@ def verify_only(
             search(result, source_url, target_url, Run(source, target, ledger, options, progress, stop))
     finally:
         target.close()
-        opened.close()
+        source.close()
     result.elapsed_secs = time.monotonic() - started
     return result

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any, Final, Literal
 
 from memferry._native import Buckets, Keys, blake3_hex, standings
-from memferry.backends.api import Source, Target, as_foreign
-from memferry.errors import MemferryError, RefusedError
+from memferry.backends.api import ChecksVectors, Source, Target, as_foreign
+from memferry.errors import RefusedError
 from memferry.ledger import parsed
-from memferry.model import KINDS, Books, Limits, OnConflict, OnExisting, Range, VectorSpec
-from memferry.phases.gather import Gathered
+from memferry.model import KINDS, Books, Limits, Range, VectorSpec
+from memferry.phases.gather import Gathering, owners, with_gathering
+from memferry.phases.options import Options, Progress, Stop
 from memferry.phases.reading import all_done, read_pages, read_stream
-from memferry.phases.transform import Deciding, Decisions, Duplicates
+from memferry.phases.transform import Deciding, Decisions, Duplicates, Transform
 from memferry.retry import retrying
 
 __all__ = ["BUCKETS", "PLAN_FORMAT", "Gap", "Options", "Plan", "Progress", "Stop", "cut", "make_plan", "migration_id"]
@@ -30,53 +31,6 @@ ROWS_PER_RANGE: Final = 20_000
 BYTES_PER_RANGE: Final = 16 << 20
 MAX_RANGES: Final = 4096
 MAX_REPEATED: Final = 10_000
-
-Progress = Callable[[str, int, int | None], None]
-"""Called with phase, records so far, records in all (or None)."""
-
-
-class Stop(threading.Event):
-    """Set by a signal; phases look at it between pages."""
-
-    def check(self) -> None:
-        """Raises `interrupted` once the event is set."""
-        if self.is_set():
-            raise MemferryError("interrupted", "interrupted", hint="the same command resumes")
-
-
-@dataclass(frozen=True)
-class Options:
-    """What a user may choose.
-
-    Attributes:
-        accept: Gaps accepted by name.
-        on_existing: What to do with records that someone else wrote.
-        on_conflict: What to do with records that changed in the target since we wrote them.
-        delete: Carry deletions.
-        max_deletes_percent: Refuse to delete more than this share of the target.
-        max_quarantined: Quarantined records that still count as success.
-        parallelism: Ranges at a time.
-        source_frozen: The user's word that the source does not change, for stores that give no witness.
-        limits: Bounds of a page.
-        parity: How many searches both ends are asked for comparison, after the proof; 0 for none.
-        min_recall: Not proven if the target finds less than this share of the nearest neighbours.
-        transform: Which records go on, and how.
-        max_records_per_second: No faster than this, on the whole.
-    """
-
-    accept: tuple[str, ...] = ()
-    on_existing: OnExisting = "refuse"
-    on_conflict: OnConflict = "keep"
-    delete: bool = False
-    max_deletes_percent: float = 10.0
-    max_quarantined: int = 0
-    parallelism: int = 2
-    source_frozen: bool = False
-    limits: Limits = field(default_factory=Limits)
-    parity: int = 0
-    min_recall: float | None = None
-    transform: Decisions = field(default_factory=Decisions)
-    max_records_per_second: float | None = None
 
 
 @dataclass(frozen=True)
@@ -117,6 +71,9 @@ class Plan:
         transform: Which records go on, and how.
         passing: Records that the mapping and `where` let through.
         duplicates: Records that say the same.
+        embedded: How many records get a new vector.
+        embedded_bytes: The bytes of their texts.
+        scan_secs: How long the source took to be read.
         range_rows: Raw rows of each range; none in a plan of an older memferry.
     """
 
@@ -138,6 +95,9 @@ class Plan:
     transform: Decisions = field(default_factory=Decisions)
     passing: int = 0
     duplicates: Duplicates = field(default_factory=Duplicates)
+    embedded: int = 0
+    embedded_bytes: int = 0
+    scan_secs: float = 0.0
     range_rows: tuple[int, ...] = ()
     format: Literal[1] = 1
 
@@ -179,7 +139,7 @@ class Plan:
 
     def hash(self) -> str:
         """BLAKE3 of what binds a run: stores, profiles, ranges, accepted gaps; inventory is left out."""
-        bound = {
+        bound: dict[str, Any] = {
             "format": self.format,
             "source": self.source,
             "target": self.target,
@@ -188,6 +148,10 @@ class Plan:
             "repeated": self.repeated,
             "transform": asdict(self.transform),
         }
+        if self.transform.embedding is None:
+            del bound["transform"]["embedding"]  # As plans had it before there was one.
+        else:
+            del bound["transform"]["embedding"]["url"]
         return blake3_hex(json.dumps(bound, sort_keys=True).encode())
 
 
@@ -250,14 +214,7 @@ def make_plan(
         RefusedError: `gap`, `existing`, `repeated-id`.
     """
     stop = stop or Stop()
-    deciding = Deciding(options.transform)
-    if isinstance(source, Gathered) and options.transform.alters:
-        raise RefusedError(
-            "not-native",
-            f"profile `{target.profile}` keeps observations inside their entities, "
-            "and is written without where, map, sample, limit and exact dedup",
-            hint="move to an embedded store with them, and from there on",
-        )
+    deciding = Deciding(options.transform, options.endpoint)
     witness = source.witness()
     ranges = cut(source, ordered=target.ordered)
     expected = sum(s.rows or 0 for s in retrying(source.streams)) or None
@@ -272,7 +229,7 @@ def make_plan(
             applied = deciding.see(part, page.records)
             keys.add(applied.records)
             if filed is not keys:
-                filed.add(target.image(applied.records))
+                filed.add(target.image(owners(applied.records, target)))
             gaps = target.gaps(applied.records)
             with lock:
                 scan.rows += page.read
@@ -282,19 +239,21 @@ def make_plan(
                 scan.add_gaps(list(applied.lost))
                 for kind, count in page.records.counts():
                     scan.books.of(kind).read += count
-                scan.books.of("observation").read += page.nested
                 scan.books.of("unknown").read += len(page.quarantined)
                 for name, form, dim, count in applied.records.vector_specs():
                     scan.vectors[name, form, dim] = scan.vectors.get((name, form, dim), 0) + count
                 progress("plan", scan.rows, expected)
 
+    began = time.monotonic()
     with ThreadPoolExecutor(max_workers=options.parallelism) as pool:
         all_done(pool.submit(read, part) for part in ranges)
-    if isinstance(source, Gathered):
-        scan.add_gaps(source.gaps)
+    scan_secs = time.monotonic() - began
     twice = filed.repeated()
     repeated = _identities(source, ranges, target, twice, options.limits, deciding) if len(twice) else []
     transform, duplicates = deciding.decide(source, ranges, keys, options.limits)
+    gathering = with_gathering(Transform(transform, None, options.endpoint), source, target)
+    displaced = gathering.displaced() if isinstance(gathering, Gathering) else None
+    scan.add_gaps([("ids", *displaced)] if displaced else [])
     held, existing, target_total = _look_at_target(target, filed, migration_id(source, target), options, stop)
     plan = Plan(
         migration=migration_id(source, target),
@@ -318,9 +277,14 @@ def make_plan(
         transform=transform,
         passing=deciding.passing,
         duplicates=duplicates,
+        embedded=deciding.embedded,
+        embedded_bytes=deciding.embedded_bytes,
+        scan_secs=round(scan_secs, 3),
         range_rows=tuple(scan.range_rows.get(part.number, 0) for part in ranges),
     )
     _refuse(plan, options)
+    if isinstance(target, ChecksVectors):
+        target.check_vectors(plan.vectors)
     return plan
 
 
@@ -336,7 +300,7 @@ def _identities(
     foreign = as_foreign(target)
     for part in ranges:
         for page in read_pages(source, part, limits):
-            records = deciding.transform.apply(page.records).records
+            records = owners(deciding.transform.apply(page.records).records, target)
             records = foreign.fit(records)[0] if foreign else records
             found.update(records.filter(keys.contains(target.image(records))).identities())
     return sorted(found)
@@ -366,6 +330,7 @@ def _look_at_target(
 
 
 def _refuse(plan: Plan, options: Options) -> None:
+    _refuse_embedding(plan)
     open_gaps = [gap for gap in plan.gaps if gap.name not in options.accept]
     if open_gaps:
         what = "; ".join(f"{gap.name} ({gap.records} records, for example {gap.example})" for gap in open_gaps)
@@ -383,3 +348,16 @@ def _refuse(plan: Plan, options: Options) -> None:
             "repeated-id",
             f"{len(plan.repeated)} ids stand more than once in the source, for example {kind} {identity}",
         )
+
+
+def _refuse_embedding(plan: Plan) -> None:
+    """Refuses a vector name that nothing has, before a run in which nothing would be embedded."""
+    embedding, names = plan.transform.embedding, sorted({spec.name for spec in plan.vectors})
+    if embedding is None or not plan.passing or embedding.vector in names:
+        return
+    there = ", ".join(f"`{name}`" for name in names) or "none at all"
+    raise RefusedError(
+        "invalid",
+        f"no record has a vector named `{embedding.vector}` to replace; there are: {there}",
+        hint="--embed-vector names one; --embed-kinds gives vectors to records that have none",
+    )

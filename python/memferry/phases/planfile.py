@@ -83,7 +83,9 @@ class SavedPlan:
     def asked(self) -> Decisions:
         """What the user chose of records when the plan was made."""
         made = self.plan.transform
-        return Decisions(made.where, made.mapping, made.dedup, made.sample, made.limit)
+        return Decisions(
+            made.where, made.mapping, made.dedup, made.sample, made.limit, made.embedding and made.embedding.as_asked()
+        )
 
     def check(self, now: Plan) -> None:
         """Compares with the plan that would be made now.

@@ -12,6 +12,7 @@ from typing import Any, Final
 from memferry._native import Batch, Keys, Mapper, classify
 from memferry.backends.api import Source, Target
 from memferry.backends.jsonl import JsonlTarget
+from memferry.endpoint import settings_from_environment
 from memferry.errors import RefusedError
 from memferry.failpoints import failpoint
 from memferry.ledger import Ledger
@@ -263,7 +264,7 @@ class _Retry:
     def from_source(self) -> Iterator[tuple[dict[tuple[str, str], Entry], Batch]]:
         """Records as the source has them now."""
         assert self.source is not None  # noqa: S101 - for the type checker
-        transform = Transform(self.plan.transform, self.plan.accept)
+        transform = Transform(self.plan.transform, self.plan.accept, settings_from_environment(), self.stop)
         for kinds in [(kind,) for kind in KINDS] if self.target.ordered else [KINDS]:
             entries = [entry for kind in kinds for entry in self.entries(kind)]
             wanted = {(row.kind or "", row.id): (number, row) for number, row in entries if row.id is not None}

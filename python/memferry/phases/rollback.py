@@ -17,6 +17,7 @@ from memferry.model import CHANGED, CREATE, INTACT, UNCHANGED, UPDATE, Limits, i
 from memferry.phases.plan import Stop
 from memferry.phases.reading import read_stream
 from memferry.profiles import load_mapper
+from memferry.retry import retrying
 
 __all__ = ["RolledBack", "rollback"]
 
@@ -40,27 +41,31 @@ class RolledBack:
 
 
 def rollback(target: Target, ledger: Ledger, *, stop: Stop | None = None) -> RolledBack:
-    """Undoes a migration. Can be killed and called again.
+    """Undoes a migration. Can be killed and called again; a server that is away for a moment is waited for.
 
     Raises:
         RefusedError: `no-migration`; `existing` when a file is not as this migration left it.
     """
-    run = ledger.run()
+    run = retrying(ledger.run)
     if run is None:
         raise RefusedError("no-migration", f"the target knows no migration {ledger.migration}")
     if run["state"] == "rolled_back":
         return RolledBack()  # And nothing of it has been written since.
-    ledger.acquire(target)
+    retrying(lambda: ledger.acquire(target))
     try:
         done = _file(target, ledger) if isinstance(target, JsonlTarget) else _records(target, ledger, stop or Stop())
-        target.drop_created(ledger.migration)
-        with target.transaction():
-            ledger.check()
-            ledger.forget()
-            ledger.save_run(state="rolled_back")
+        retrying(lambda: target.drop_created(ledger.migration))
+        retrying(lambda: _settle(target, ledger))
     finally:
         ledger.release()
     return done
+
+
+def _settle(target: Target, ledger: Ledger) -> None:
+    with target.transaction():
+        ledger.check()
+        ledger.forget()
+        ledger.save_run(state="rolled_back")
 
 
 def _file(target: JsonlTarget, ledger: Ledger) -> RolledBack:
@@ -85,7 +90,7 @@ def _file(target: JsonlTarget, ledger: Ledger) -> RolledBack:
 
 def _records(target: Target, ledger: Ledger, stop: Stop) -> RolledBack:
     result = RolledBack()
-    store = target.source()
+    store = retrying(target.source)
     if store is None:
         return result
     # First what was written over: an entity can only be taken out once no restored relation needs it.
@@ -94,45 +99,61 @@ def _records(target: Target, ledger: Ledger, stop: Stop) -> RolledBack:
         stop.check()
         originals.add(batch)
         _restore(target, ledger, batch, result)
-    for stream in store.streams():
+    for stream in retrying(store.streams):
         for page in read_stream(store, stream.name, Limits()):
             stop.check()
             _page(target, ledger, page.records, originals, result)
     store.close()
-    target.finish(ledger.migration, [])
+    retrying(lambda: target.finish(ledger.migration, []))
     return result
 
 
 def _originals(ledger: Ledger) -> Iterator[Batch]:
     """What this migration wrote over, as it was."""
     mapper = load_mapper("native", "document")
-    rows = iter(ledger.originals())
-    while some := list(islice(rows, _ORIGINALS)):
+    after = ""
+    while some := retrying(lambda after=after: list(islice(ledger.originals(after), _ORIGINALS))):  # type: ignore[misc]
         yield mapper.decode(Batch.from_rows([(key, text.encode(), []) for key, text in some]))[0]
+        after = some[-1][0]
 
 
 def _restore(target: Target, ledger: Ledger, originals: Batch, result: RolledBack) -> None:
     """Puts records back, but for those that someone changed since they were written over."""
-    actions = classify(originals, target.fetch(originals), ledger.migration)
-    # Unchanged: an earlier rollback that was killed has put it back already.
-    restore = rows_with(actions, CREATE, UPDATE, UNCHANGED)
-    batch = originals.filter(restore)
-    if len(batch):
-        with target.transaction():
-            ledger.check()
-            target.restore(batch)
-            failpoint("restored")
-    result.restored += len(batch)
+
+    def once() -> bytes:
+        actions = classify(originals, target.fetch(originals), ledger.migration)
+        # Unchanged: an earlier rollback that was killed, or a try that was cut off, has put it back already.
+        restore = rows_with(actions, CREATE, UPDATE, UNCHANGED)
+        batch = originals.filter(restore)
+        if len(batch):
+            with target.transaction():
+                ledger.check()
+                target.restore(batch)
+                failpoint("restored")
+        return restore
+
+    restore = retrying(once)
+    result.restored += len(originals.filter(restore))
     result.kept += originals.filter(inverted(restore)).identities()
 
 
 def _page(target: Target, ledger: Ledger, batch: Batch, originals: Keys, result: RolledBack) -> None:
     batch = batch.filter(inverted(originals.contains(batch)))
     standing = standings(batch, ledger.migration)
-    result.kept += batch.filter(rows_with(standing, CHANGED)).identities()
-    ours = batch.filter(rows_with(standing, INTACT)).identities()
-    if ours:
+    intact = batch.filter(rows_with(standing, INTACT))
+    ours = intact.identities()
+    tried = False
+
+    def once() -> int:
+        nonlocal tried
+        again, tried = tried, True
         with target.transaction():
             ledger.check()
-            result.deleted += target.delete(ours)
+            deleted = target.delete(ours)
             failpoint("deleted")
+        # A try that was cut off may have deleted some that are counted nowhere.
+        return len(ours) - len(target.fetch(intact)) if again else deleted
+
+    if ours:
+        result.deleted += retrying(once)
+    result.kept += batch.filter(rows_with(standing, CHANGED)).identities()

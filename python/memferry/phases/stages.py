@@ -21,7 +21,6 @@ from memferry.ledger import Claim, Ledger
 from memferry.model import Books, Outcome, Range
 from memferry.phases.copy import Booked, Observer, copy_ranges
 from memferry.phases.deletions import carry_deletions
-from memferry.phases.gather import Gathered, gathered_source
 from memferry.phases.plan import Options, Plan, Progress, Stop, make_plan, migration_id
 from memferry.phases.verify import Verification, verify
 from memferry.retry import retrying
@@ -121,7 +120,6 @@ def opened(
     try:
         target = retrying(lambda: open_target(target_url, options.accept))
         try:
-            source = gathered_source(source, target)
             ledger = Ledger(target.documents, migration_id(source, target), claim)
             yield Run(source, target, ledger, options, progress, stop or Stop())
         finally:
@@ -358,8 +356,6 @@ def prove(run: Run, plan: Plan) -> Proof:
     books = retrying(run.ledger.books)
     if not books.balanced():
         raise MemferryError("books", f"the books do not balance: {books.to_json()}")
-    if isinstance(run.source, Gathered):
-        run.source.gather()
     verification = verify(plan, run.source, run.target, run.ledger, run.options, progress=run.progress, stop=run.stop)
     conflicts = retrying(lambda: list(run.ledger.conflicts()))
     outcome = judge(plan, books, verification, run.options)
@@ -372,12 +368,12 @@ def judge(plan: Plan, books: Books, verification: Verification, options: Options
     failed = (
         not verification.equal or books.total("conflicts") > 0 or books.total("quarantined") > options.max_quarantined
     )
-    if failed:
+    # A plan without a digest of the source is no witness; then the user's word counts, and only then.
+    unchanged = verification.source_unchanged if plan.source_total else options.source_frozen
+    if failed or (options.source_frozen and not unchanged):
         return "not_proven"
     if plan.transform.partial:
         return "partial"
-    # A plan without a digest of the source is no witness; then the user's word counts, and only then.
-    unchanged = verification.source_unchanged if plan.source_total else options.source_frozen
     return "proven" if unchanged else "matched_live"
 
 

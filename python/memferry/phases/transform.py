@@ -17,8 +17,10 @@ from typing import Any, Final, Literal
 from memferry._native import Batch, DedupKeys, Keys, Sample, check_mapping, check_where
 from memferry._native import Transform as NativeTransform
 from memferry.backends.api import Source
+from memferry.endpoint import EndpointSettings
 from memferry.errors import RefusedError
-from memferry.model import Limits, Quarantined, Range
+from memferry.model import Limits, Quarantined, Range, rows_with
+from memferry.phases.embedding import Embedder, Embedding, Outcome, reached
 from memferry.phases.reading import read_pages
 
 __all__ = [
@@ -82,7 +84,7 @@ def parse_mapping(data: bytes, name: str) -> str:
 
 @dataclass(frozen=True)
 class Decisions:
-    """Which records go on, and how. The first five are the user's, the others the plan's.
+    """Which records go on, and how. The first six are the user's, the others the plan's.
 
     Attributes:
         where: A CEL expression that is true for records to move.
@@ -90,6 +92,7 @@ class Decisions:
         dedup: Whether records that say the same are counted, merged or not looked for.
         sample: Move only so many records, spread over all.
         limit: Move only so many records, the first ones.
+        embedding: Which vectors are replaced, and by what.
         merged: Kind, id of the record that goes, id of the one it is merged into.
         largest: Largest identity of the sample, in hex.
         kept: Kind and id of the only records that go on.
@@ -100,6 +103,7 @@ class Decisions:
     dedup: Dedup = "report"
     sample: int | None = None
     limit: int | None = None
+    embedding: Embedding | None = None
     merged: tuple[tuple[str, str, str], ...] = ()
     largest: str | None = None
     kept: tuple[tuple[str, str], ...] | None = None
@@ -112,7 +116,7 @@ class Decisions:
     @property
     def alters(self) -> bool:
         """Whether the target gets anything else than what the source has."""
-        return self.partial or self.mapping is not None or self.dedup == "exact"
+        return self.partial or self.mapping is not None or self.dedup == "exact" or self.embedding is not None
 
     def check(self) -> None:
         """Refuses what cannot be meant.
@@ -133,11 +137,15 @@ class Decisions:
             check_where(self.where)
         if self.mapping is not None:
             check_mapping(self.mapping)
+        if self.embedding is not None:
+            self.embedding.check()
 
     def changed(self, asked: Decisions) -> list[str]:
         """Names of what was asked otherwise."""
         names = ("where", "mapping", "dedup", "sample", "limit")
-        return [name for name in names if getattr(self, name) != getattr(asked, name)]
+        changed = [name for name in names if getattr(self, name) != getattr(asked, name)]
+        same = asked.embedding is None if self.embedding is None else self.embedding.same_as(asked.embedding)
+        return changed if same else [*changed, "embedding"]
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Decisions:
@@ -145,6 +153,7 @@ class Decisions:
         kept = value.get("kept")
         value = {
             **value,
+            "embedding": Embedding.from_json(value.get("embedding")),
             "merged": tuple((kind, loser, winner) for kind, loser, winner in value.get("merged", ())),
             "kept": None if kept is None else tuple((kind, identity) for kind, identity in kept),
         }
@@ -182,6 +191,10 @@ class Applied:
         quarantined: Those that could not be decided or mapped.
         lost: What the mapping dropped: gap, records, id of the first.
         left_out: Those filtered and quarantined; in the target they count as present, nobody judges them.
+        taken: Observations that go into the list of their entity, which may stand in another batch.
+        nested: Observations that were brought into these records.
+        embedded: How many get a new vector, where they are only shown as they will be.
+        embedded_bytes: The bytes of their texts.
     """
 
     records: Batch
@@ -190,17 +203,42 @@ class Applied:
     quarantined: tuple[Quarantined, ...] = ()
     lost: tuple[tuple[str, int, str], ...] = ()
     left_out: Batch | None = None
+    taken: int = 0
+    nested: int = 0
+    embedded: int = 0
+    embedded_bytes: int = 0
+
+    def then(self, after: Applied) -> Applied:
+        """What comes of these records and of what was done with them afterwards."""
+        left_out = [batch for batch in (self.left_out, after.left_out) if batch is not None]
+        return replace(
+            after,
+            filtered=self.filtered,
+            deduplicated=self.deduplicated,
+            quarantined=self.quarantined + after.quarantined,
+            lost=self.lost + after.lost,
+            left_out=Batch.concat(left_out) if left_out else None,
+        )
 
 
 class Transform:
     """Carries out the decisions of a plan. Threads may share it."""
 
-    def __init__(self, decisions: Decisions, accepted: tuple[str, ...] | None = None) -> None:
+    def __init__(
+        self,
+        decisions: Decisions,
+        accepted: tuple[str, ...] | None = None,
+        endpoint: EndpointSettings | None = None,
+        stop: threading.Event | None = None,
+    ) -> None:
         """Compiles the decisions.
 
         Args:
             decisions: What to do.
-            accepted: Gaps that the mapping may drop; None for all, while they are being looked for.
+            accepted: Gaps that the mapping may drop; None for all, while they are being looked for: then nothing is
+                embedded, and records are only shown as they will be.
+            endpoint: How an endpoint for embeddings is asked.
+            stop: Looked at before it is.
         """
         chosen = {
             "where": decisions.where,
@@ -212,17 +250,31 @@ class Transform:
         one_by_one = (decisions.where, decisions.mapping, decisions.largest, decisions.kept)
         nothing = not decisions.merged and all(value is None for value in one_by_one)
         self._native = None if nothing else NativeTransform(json.dumps({**chosen, "accepted": accepted}))
+        self._embedder: Embedder | None = None
+        self._preview = accepted is None
+        if decisions.embedding is not None:
+            self._embedder = Embedder(decisions.embedding, accepted, endpoint or EndpointSettings(), stop)
 
     def apply(self, batch: Batch) -> Applied:
         """Runs over a batch."""
-        if self._native is None:
-            return Applied(batch)
-        records, fates, bad, lost = self._native.apply(batch)
-        quarantined = tuple(Quarantined(*row) for row in bad)
-        filtered, merged, left_out = _counts(batch, fates, _FILTERED), _counts(batch, fates, _DEDUPLICATED), None
-        if filtered or quarantined:
-            left_out = batch.filter(bytes(fate in {_FILTERED, _QUARANTINED} for fate in fates))
-        return Applied(records, filtered, merged, quarantined, tuple(lost), left_out)
+        applied = Applied(batch) if self._native is None else _applied(batch, self._native.apply(batch))
+        if self._embedder is None:
+            return applied
+        records = applied.records
+        if not self._preview:
+            return applied.then(_applied(records, self._embedder.apply(records)))
+        embedded, size = self._embedder.extent(records)
+        after = _applied(records, self._embedder.preview(records))
+        return applied.then(replace(after, embedded=embedded, embedded_bytes=size))
+
+
+def _applied(batch: Batch, outcome: Outcome) -> Applied:
+    records, fates, bad, lost = outcome
+    quarantined = tuple(Quarantined(*row) for row in bad)
+    filtered, merged, left_out = _counts(batch, fates, _FILTERED), _counts(batch, fates, _DEDUPLICATED), None
+    if filtered or quarantined:
+        left_out = batch.filter(rows_with(fates, _FILTERED, _QUARANTINED))
+    return Applied(records, filtered, merged, quarantined, tuple(lost), left_out)
 
 
 def _counts(batch: Batch, fates: bytes, fate: int) -> tuple[tuple[str, int], ...]:
@@ -234,10 +286,23 @@ def _counts(batch: Batch, fates: bytes, fate: int) -> tuple[tuple[str, int], ...
 class Deciding:
     """Collects, while the plan scans the source, what its decisions need."""
 
-    def __init__(self, asked: Decisions) -> None:
+    def __init__(self, asked: Decisions, endpoint: EndpointSettings | None = None) -> None:
+        """Checks what was asked; an endpoint for embeddings has to answer.
+
+        Args:
+            asked: The user's.
+            endpoint: How it is asked.
+
+        Raises:
+            RefusedError: `invalid`, `where`, `profile`, `unauthorized`.
+            StoreError: The endpoint failed.
+        """
         asked.check()
+        if asked.embedding is not None:
+            asked = replace(asked, embedding=reached(asked.embedding, endpoint or EndpointSettings()))
         self._asked = asked
         self.transform = Transform(asked)
+        self.embedded = self.embedded_bytes = 0
         self._keys = None if asked.dedup == "off" else DedupKeys(exact=asked.dedup == "exact")
         self._sample = None if asked.sample is None else Sample(asked.sample)
         self._firsts: dict[int, list[tuple[str, str]]] = {}
@@ -252,6 +317,8 @@ class Deciding:
         if self._sample is not None:
             self._sample.add(applied.records)
         with self._lock:
+            self.embedded += applied.embedded
+            self.embedded_bytes += applied.embedded_bytes
             self.passing += len(applied.records)
             if self._asked.limit is not None:
                 self._first(part.number, applied.records, self._asked.limit)

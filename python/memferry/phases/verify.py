@@ -12,6 +12,7 @@ from memferry._native import Batch, Buckets, Drill, Keys, diff
 from memferry.backends.api import Source, Target
 from memferry.ledger import Ledger
 from memferry.model import Page, Quarantined, Range, inverted
+from memferry.phases.gather import with_gathering
 from memferry.phases.plan import BUCKETS, Options, Plan, Progress, Stop
 from memferry.phases.reading import all_done, read_pages
 from memferry.phases.transform import Transform
@@ -85,7 +86,9 @@ class _Verifier:
         # Records that bear the marker of another migration are foreign; those without any are, where others had been.
         self.marker = plan.migration
         self.unmarked = plan.target_records == 0
-        self.transform = Transform(plan.transform, plan.accept)
+        # Gathers anew: the proof does not rest on what was read for the copy.
+        transform = Transform(plan.transform, plan.accept, options.endpoint, stop)
+        self.transform = with_gathering(transform, source, target)
         self.repeated = Keys()
         self.repeated.add_identities(list(plan.repeated))
         quarantined = retrying(lambda: list(ledger.quarantined()))

@@ -54,7 +54,7 @@ class _Retiring:
         self._run = run
         self._plan = plan
         self._source = source
-        self._transform = Transform(plan.transform, plan.accept)
+        self._transform = Transform(plan.transform, plan.accept, run.options.endpoint, run.stop)
         self._baseline = Baseline(run.ledger)
         quarantined = [row for _, row in retrying(lambda: list(run.ledger.quarantined())) if row.kind and row.id]
         self._not_moved = Keys()

@@ -14,7 +14,7 @@ pub const GATHERED: &str = "$observations";
 const ONLY_MISSING: &str = r#"{"$missing":true}"#;
 
 /// Names of all gaps; a set of them is a bit mask in this order.
-pub const GAPS: [&str; 39] = [
+pub const GAPS: [&str; 40] = [
     // one a kind
     "entities",
     "memories",
@@ -59,6 +59,7 @@ pub const GAPS: [&str; 39] = [
     "re-embedded",
     "vector-lengths",
     "doubles",
+    "vectors-without-text",
 ];
 
 const KINDS: usize = 0;

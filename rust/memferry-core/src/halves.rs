@@ -107,7 +107,14 @@ fn rows(view: &RecordView<'_>) -> HashMap<u128, usize> {
 }
 
 /// Puts the vectors back; for each record whether one that it knows of is missing.
-pub fn join(records: &RecordBatch, points: &RecordBatch) -> Result<(RecordBatch, Vec<bool>)> {
+///
+/// `scopes_of_points`: the joined record shows the scope that its vectors are filtered by, which is a copy; so a proof
+/// finds one that has become another.
+pub fn join(
+    records: &RecordBatch,
+    points: &RecordBatch,
+    scopes_of_points: bool,
+) -> Result<(RecordBatch, Vec<bool>)> {
     let (view, points) = (RecordView::new(records)?, RecordView::new(points)?);
     let known = rows(&points);
     let mut out = RecordBuilder::default();
@@ -128,6 +135,9 @@ pub fn join(records: &RecordBatch, points: &RecordBatch) -> Result<(RecordBatch,
             whole.extra = extra;
         }
         whole.vectors.extend(vectors.iter().copied());
+        if let Some(point) = point.as_ref().filter(|_| scopes_of_points) {
+            whole.texts[..CONTENT].copy_from_slice(&point.texts[..CONTENT]);
+        }
         let as_written = r.marker_digest == Some(digest(&r, &mut scratch).to_be_bytes())
             && point.as_ref().map_or(note.is_none(), |point| {
                 point.marker_migration == r.marker_migration
@@ -217,7 +227,7 @@ mod tests {
             let p = view.get(0);
             (p.id, p.vectors.len(), p.texts[0], p.texts[CONTENT])
         });
-        let (joined, torn) = join(&rest, &points).unwrap();
+        let (joined, torn) = join(&rest, &points, false).unwrap();
         assert_eq!(digests(&records).unwrap(), digests(&joined).unwrap());
         assert_eq!((vec![false; 3], vec![true; 3]), (torn, intact(&joined)));
         assert_eq!(vec![true], owned(&rest, &points).unwrap());
@@ -228,27 +238,45 @@ mod tests {
         let records = marked(&batch(&[memory("a", &[dense("", &ONE)])]), "m");
         let (rest, points) = split(&records).unwrap();
         let none = batch(&[]);
-        let (joined, torn) = join(&rest, &none).unwrap();
+        let (joined, torn) = join(&rest, &none, false).unwrap();
         assert_eq!((vec![true], vec![false]), (torn, intact(&joined)));
 
         let two = 2.0_f32.to_le_bytes();
         let newer = marked(&batch(&[memory("a", &[dense("", &two)])]), "m");
         let (_, newer) = split(&newer).unwrap();
-        let (joined, torn) = join(&rest, &newer).unwrap();
+        let (joined, torn) = join(&rest, &newer, false).unwrap();
         assert_eq!((vec![false], vec![true]), (torn, intact(&joined)));
         assert_ne!(digests(&records).unwrap(), digests(&joined).unwrap());
 
         let mut changed = RecordView::new(&points).unwrap().get(0);
         changed.vectors = Vectors::from_iter([dense("", &two)]);
-        let (joined, _) = join(&rest, &batch(&[changed])).unwrap();
+        let (joined, _) = join(&rest, &batch(&[changed]), false).unwrap();
         assert_eq!(vec![false], intact(&joined));
+    }
+
+    #[test]
+    fn the_scope_of_a_point_is_shown_where_it_is_asked_for() {
+        let records = marked(&batch(&[memory("a", &[dense("", &ONE)]), memory("b", &[])]), "m");
+        let (rest, points) = split(&records).unwrap();
+        let (joined, _) = join(&rest, &points, true).unwrap();
+        assert_eq!(digests(&records).unwrap(), digests(&joined).unwrap());
+
+        let mut moved = RecordView::new(&points).unwrap().get(0);
+        moved.texts[0] = Some("bob");
+        let moved = batch(&[moved]);
+        let (read, _) = join(&rest, &moved, false).unwrap();
+        assert_eq!(digests(&records).unwrap(), digests(&read).unwrap());
+        let (shown, _) = join(&rest, &moved, true).unwrap();
+        assert_eq!(Some("bob"), RecordView::new(&shown).unwrap().get(0).texts[0]);
+        assert_ne!(digests(&records).unwrap()[0], digests(&shown).unwrap()[0]);
+        assert_eq!(digests(&records).unwrap()[1], digests(&shown).unwrap()[1]);
     }
 
     #[test]
     fn vectors_of_a_killed_migration_belong_to_no_record_of_others() {
         let theirs = batch(&[memory("a", &[])]);
         let (_, points) = split(&marked(&batch(&[memory("a", &[dense("", &ONE)])]), "m")).unwrap();
-        let (joined, torn) = join(&theirs, &points).unwrap();
+        let (joined, torn) = join(&theirs, &points, false).unwrap();
         assert_eq!(digests(&theirs).unwrap(), digests(&joined).unwrap());
         assert_eq!((vec![false], vec![false]), (torn, owned(&theirs, &points).unwrap()));
         let ours = marked(&theirs, "m");

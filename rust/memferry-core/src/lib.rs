@@ -3,6 +3,7 @@
 mod canonical;
 pub mod digest;
 pub mod embedded;
+pub mod embedding;
 pub mod error;
 pub mod gaps;
 pub mod gather;

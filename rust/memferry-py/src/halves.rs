@@ -15,9 +15,17 @@ pub fn split_halves(py: Python<'_>, records: &Batch) -> PyRes<(Batch, Batch)> {
 }
 
 /// Whole records, and one byte a record: 1 where a vector that it knows of is missing.
+///
+/// With `scopes_of_points` they have the scope that their vectors are filtered by.
 #[pyfunction]
-pub fn join_halves<'py>(py: Python<'py>, records: &Batch, points: &Batch) -> PyRes<(Batch, Bound<'py, PyBytes>)> {
-    let (joined, torn) = py.detach(|| halves::join(&records.inner, &points.inner))?;
+#[pyo3(signature = (records, points, *, scopes_of_points=false))]
+pub fn join_halves<'py>(
+    py: Python<'py>,
+    records: &Batch,
+    points: &Batch,
+    scopes_of_points: bool,
+) -> PyRes<(Batch, Bound<'py, PyBytes>)> {
+    let (joined, torn) = py.detach(|| halves::join(&records.inner, &points.inner, scopes_of_points))?;
     Ok((joined.into(), mask(py, torn)))
 }
 

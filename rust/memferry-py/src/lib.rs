@@ -5,6 +5,7 @@
 
 mod batch;
 mod embedded;
+mod embedding;
 mod error;
 mod gather;
 mod halves;
@@ -20,6 +21,8 @@ mod _native {
     use crate::batch::Batch;
     #[pymodule_export]
     use crate::embedded::EmbeddedStore;
+    #[pymodule_export]
+    use crate::embedding::{Embedding, EmbeddingCache, text_key};
     #[pymodule_export]
     use crate::error::error_codes;
     #[pymodule_export]

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use memferry_core::digest::identity;
 use memferry_core::gaps::GAPS;
 use memferry_core::record::RecordView;
-use memferry_core::transform::{Mapping, Transform as Core, dedup};
+use memferry_core::transform::{Mapping, Transform as Core, Transformed, dedup};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
@@ -20,7 +20,7 @@ pub struct Transform {
 }
 
 /// Records, a byte a row, quarantined rows, what was dropped.
-type Transformed<'py> = (Batch, Bound<'py, PyBytes>, Vec<QuarantinedParts>, Vec<(&'static str, u64, String)>);
+pub type Outcome<'py> = (Batch, Bound<'py, PyBytes>, Vec<QuarantinedParts>, Vec<(&'static str, u64, String)>);
 
 #[pymethods]
 impl Transform {
@@ -31,12 +31,16 @@ impl Transform {
 
     /// The records that go on; one byte a row that was given: 0 kept, 1 filtered, 2 deduplicated, 3 quarantined;
     /// quarantined rows; gaps of what the mapping dropped: name, records, id of the first.
-    fn apply<'py>(&self, py: Python<'py>, records: &Batch) -> PyRes<Transformed<'py>> {
-        let done = py.detach(|| self.inner.apply(&records.inner))?;
-        let fates: Vec<u8> = done.fates.iter().map(|fate| *fate as u8).collect();
-        let lost = done.lost.into_iter().map(|(i, n, id)| (GAPS[i], n, id)).collect();
-        Ok((done.records.into(), PyBytes::new(py, &fates), parts(done.quarantined), lost))
+    fn apply<'py>(&self, py: Python<'py>, records: &Batch) -> PyRes<Outcome<'py>> {
+        Ok(outcome(py, py.detach(|| self.inner.apply(&records.inner))?))
     }
+}
+
+/// What came of a batch, for Python.
+pub fn outcome(py: Python<'_>, done: Transformed) -> Outcome<'_> {
+    let fates: Vec<u8> = done.fates.iter().map(|fate| *fate as u8).collect();
+    let lost = done.lost.into_iter().map(|(i, n, id)| (GAPS[i], n, id)).collect();
+    (done.records.into(), PyBytes::new(py, &fates), parts(done.quarantined), lost)
 }
 
 /// Keys by which records say the same, at most 20 bytes each.

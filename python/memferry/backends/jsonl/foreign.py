@@ -55,6 +55,10 @@ class ForeignJsonlTarget(JsonlTarget):
         # What does not fit now may be there from an earlier run, under the id it has in the source.
         return [*self.image(records).identities(), *records.identities()]
 
+    def filed_under(self, identities: list[tuple[str, str]]) -> list[tuple[str, str]]:
+        """See `memferry.backends.api.Foreign`."""
+        return identities
+
     def image(self, records: Batch) -> Batch:
         """Through the profile and back."""
         return self._mapper.decode(self._encode(records)[0])[0]

@@ -218,6 +218,10 @@ class Neo4jPlainTarget:
         """Ids are kept, in the property that was named."""
         return records.identities()
 
+    def filed_under(self, identities: list[tuple[str, str]]) -> list[tuple[str, str]]:
+        """See `memferry.backends.api.Foreign`."""
+        return identities
+
     # --- reading and writing
 
     def _known(self, kind: str) -> dict[str, int]:

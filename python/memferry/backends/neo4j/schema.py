@@ -20,7 +20,8 @@ VECTORS: Final = "vectors/"
 """Documents with the vector properties it wrote."""
 
 _AWAIT_SECS: Final = 4 * 3600.0
-_POLL_SECS: Final = 0.2
+_FIRST_POLL_SECS: Final = 0.01
+_LONGEST_POLL_SECS: Final = 0.5
 
 _RANGES: Final = (
     ("entity", "name"),
@@ -165,7 +166,7 @@ class Schema:
         self._await(list(wanted))
 
     def _await(self, names: list[str]) -> None:
-        deadline = time.monotonic() + _AWAIT_SECS
+        deadline, pause = time.monotonic() + _AWAIT_SECS, _FIRST_POLL_SECS
         while True:
             rows = self._connection.read(
                 "SHOW INDEXES YIELD name, state WHERE name IN $names AND state <> 'ONLINE' RETURN name, state",
@@ -178,4 +179,5 @@ class Schema:
                 return
             if time.monotonic() > deadline:
                 raise StoreError("unavailable", f"Neo4j has not built its index {rows[0][0]} in {_AWAIT_SECS:.0f} s")
-            time.sleep(_POLL_SECS)
+            time.sleep(pause)
+            pause = min(2 * pause, _LONGEST_POLL_SECS)

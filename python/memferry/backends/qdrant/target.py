@@ -104,6 +104,12 @@ class QdrantTarget:
         self._info = info
         self._check(info, wanted)
 
+    def check_vectors(self, vectors: tuple[VectorSpec, ...]) -> None:
+        """See `memferry.backends.api.ChecksVectors`."""
+        wanted = self._wanted(vectors)
+        if self._info is not None:
+            self._check(self._info, wanted)
+
     def _check(self, info: dict[str, Any], wanted: list[dict[str, Any]]) -> None:
         there = {v["name"]: v for v in info["vectors"]}
         for spec in wanted:
@@ -180,7 +186,10 @@ class QdrantTarget:
 
     def filed(self, records: Batch) -> list[tuple[str, str]]:
         """See `memferry.backends.api.Foreign`."""
-        identities = records.identities()
+        return self.filed_under(records.identities())
+
+    def filed_under(self, identities: list[tuple[str, str]]) -> list[tuple[str, str]]:
+        """See `memferry.backends.api.Foreign`."""
         keys = store_keys(identities, NAMESPACE)
         return [(kind, key) for (kind, _), key in zip(identities, keys, strict=True)]
 

@@ -1,0 +1,161 @@
+"""Processes that run memferry, forked from an interpreter that has imported it (`prefork.py`): a tenth of the cost."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+import json
+import os
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO, Final
+
+__all__ = ["Done", "Forked", "run", "written"]
+
+Done = subprocess.CompletedProcess[str]
+
+_PREFORK: Final = Path(__file__).with_name("prefork.py")
+_lock = threading.Lock()
+
+
+@functools.cache
+def _jobs(_pid: int) -> socket.socket:
+    """The socket of the interpreter that this process forks from; it ends with this process."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        subprocess.Popen(
+            [sys.executable, "-P", _PREFORK, str(theirs.fileno())],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            env={**os.environ, "COLUMNS": "80"},
+            pass_fds=[theirs.fileno()],
+        ).returncode = 0  # Nobody waits for it, and nobody has to be warned of that.
+    atexit.register(ours.close)
+    return ours
+
+
+class Forked:
+    """`python ARGUMENTS` as a process of its own, with what of `subprocess.Popen` the tests need.
+
+    Args:
+        arguments: `-m MODULE ...`, `-c CODE ...`, or a script and its arguments.
+        environment: Its whole environment; that of this process if not given.
+        folder: Its working folder; that of this process if not given.
+        stdin: A file; nothing comes from it if not given.
+        stdout: A file; what is written is lost if not given.
+        stderr: A file; that of this process if not given.
+    """
+
+    def __init__(
+        self,
+        arguments: Sequence[str | Path],
+        *,
+        environment: Mapping[str, str] | None = None,
+        folder: Path | None = None,
+        stdin: IO[bytes] | int | None = None,
+        stdout: IO[bytes] | int | None = None,
+        stderr: IO[bytes] | int | None = None,
+    ) -> None:
+        job = {
+            "arguments": [os.fspath(argument) for argument in arguments],
+            "environment": dict(os.environ if environment is None else environment),
+            "folder": os.fspath(folder or Path.cwd()),
+        }
+        self.returncode: int | None = None
+        """Once `poll` or `wait` has seen its end."""
+        self._told, teller = os.pipe2(os.O_CLOEXEC)
+        nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            files = [_number(stdin, nothing), _number(stdout, nothing), _number(stderr, 2), teller]
+            with _lock:
+                socket.send_fds(_jobs(os.getpid()), [json.dumps(job).encode()], files)
+        finally:
+            os.close(nothing)
+            os.close(teller)
+        self.pid = self._next()
+
+    def poll(self) -> int | None:
+        """Its exit code, None while it runs."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.wait(0)
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Waits for its end; its exit code, negative for a signal.
+
+        Raises:
+            subprocess.TimeoutExpired: It still runs.
+        """
+        if self.returncode is None:
+            if timeout is not None and not select.select([self._told], [], [], max(0.0, timeout))[0]:
+                raise subprocess.TimeoutExpired(f"process {self.pid}", timeout)
+            self.returncode = self._next()
+            os.close(self._told)
+        return self.returncode
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Sends it a signal, if it still runs."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """Kills it, if it still runs."""
+        self.send_signal(signal.SIGKILL)
+
+    def _next(self) -> int:
+        told = os.read(self._told, 4)
+        assert len(told) == 4, "the interpreter that processes are forked from is gone"
+        return int(struct.unpack("i", told)[0])
+
+
+def _number(file: IO[bytes] | int | None, otherwise: int) -> int:
+    if file is None:
+        return otherwise
+    return file if isinstance(file, int) else file.fileno()
+
+
+def run(
+    *arguments: str | Path,
+    environment: Mapping[str, str] | None = None,
+    folder: Path | None = None,
+    text: str = "",
+    deadline_secs: float = 120.0,
+) -> Done:
+    """Runs `python ARGUMENTS` to its end.
+
+    Args:
+        *arguments: As of `Forked`.
+        environment: As of `Forked`.
+        folder: As of `Forked`.
+        text: What comes from stdin.
+        deadline_secs: Killed after that time.
+
+    Raises:
+        subprocess.TimeoutExpired: It took too long.
+    """
+    with tempfile.TemporaryFile() as stdin, tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
+        stdin.write(text.encode())
+        stdin.seek(0)
+        process = Forked(arguments, environment=environment, folder=folder, stdin=stdin, stdout=stdout, stderr=stderr)
+        try:
+            code = process.wait(deadline_secs)
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
+        return Done([*map(str, arguments)], code, written(stdout), written(stderr))
+
+
+def written(file: IO[bytes]) -> str:
+    """What a process wrote to a file."""
+    file.seek(0)
+    return file.read().decode("utf-8", "replace")
