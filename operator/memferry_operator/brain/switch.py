@@ -82,6 +82,10 @@ def _prepare(draft: Draft, binding: BindingState) -> None:
     if said is not None and not said.done:
         _pass_failed(draft, said, StallReason.PASS_FAILED if forward else StallReason.NO_WAY_BACK)
         return
+    if said is not None and int(said.body.get("conflicts") or 0):
+        text = f"{said.body['conflicts']} records were changed by someone else since they were written, and were left alone"
+        draft.stall(StallReason.VALIDATION_FAILED, text)
+        return
     if said is not None:
         synced(draft, said)
     if draft.stalled in _STICKY:
@@ -128,7 +132,7 @@ def synced(draft: Draft, said: Answer) -> None:
             deleted=int(body.get("deleted") or 0),
             pass_secs=pass_secs,
             verify_secs=verify_secs,
-            predicted_freeze_secs=round(2 * pass_secs + verify_secs, 3),
+            predicted_freeze_secs=round(pass_secs + verify_secs, 3),
             growing=0 if shrinks else old.growing + 1,
         ),
     )
