@@ -285,7 +285,13 @@ class World:
         elif command.verb == "Pass":
             self.passes += 1
             self._carry(self.serving())
-            body = {"pass": self.passes, "changed": 1, "passSecs": self.pass_secs, "verifySecs": self.pass_secs, "conflicts": self.conflicts}
+            body = {
+                "pass": self.passes,
+                "changed": 1,
+                "passSecs": self.pass_secs,
+                "verifySecs": self.pass_secs,
+                "conflicts": self.conflicts,
+            }
         elif command.verb == "FinalPass":
             body = self.final_pass.pop(0) if self.final_pass else {"changed": 0, "missing": 0, "different": 0}
             done = body.pop("done", True)
