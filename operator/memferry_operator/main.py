@@ -100,6 +100,7 @@ async def _lead(settings: Settings, api: Api, leader: Leader, metrics: Metrics, 
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await leader.release()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(asyncio.gather(watching, return_exceptions=True), 10)
 

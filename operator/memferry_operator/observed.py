@@ -129,6 +129,7 @@ class Command:
     mode: Mode | None = None
     active: str | None = None
     frozen_until: str | None = None
+    stray: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

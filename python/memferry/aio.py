@@ -20,13 +20,14 @@ from memferry.phases.plan import Plan, Progress, Stop
 from memferry.phases.rollback import RolledBack
 from memferry.records import Record
 
-__all__ = ["AsyncStore", "migrate", "open", "plan", "rollback", "verify"]
+__all__ = ["AsyncStore", "in_thread", "migrate", "open", "plan", "rollback", "verify"]
 
 T = TypeVar("T")
 P = ParamSpec("P")
 
 
-async def _in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+async def in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Does work in a thread and waits for its end, also when it is cancelled."""
     return await _finished(asyncio.ensure_future(asyncio.to_thread(work, *args, **kwargs)), lambda: None)
 
 
@@ -117,7 +118,7 @@ class AsyncStore:
 
     async def close(self) -> None:
         """Ends all connections."""
-        await _in_thread(self._store.close)
+        await in_thread(self._store.close)
 
     def capabilities(self) -> Capabilities:
         """What this store can do."""
@@ -125,40 +126,40 @@ class AsyncStore:
 
     async def put(self, records: Record | Iterable[Record], *, replace: bool = True) -> int:
         """See `Store.put`."""
-        return await _in_thread(self._store.put, records, replace=replace)
+        return await in_thread(self._store.put, records, replace=replace)
 
     async def get(self, kind: str, id: str) -> Record | None:  # noqa: A002 - the field's name
         """See `Store.get`."""
-        return await _in_thread(self._store.get, kind, id)
+        return await in_thread(self._store.get, kind, id)
 
     async def get_many(self, identities: Iterable[tuple[str, str]]) -> Found:
         """See `Store.get_many`."""
-        return await _in_thread(self._store.get_many, identities)
+        return await in_thread(self._store.get_many, identities)
 
     async def delete(self, kind: str, id: str) -> bool:  # noqa: A002 - the field's name
         """See `Store.delete`."""
-        return await _in_thread(self._store.delete, kind, id)
+        return await in_thread(self._store.delete, kind, id)
 
     async def delete_many(self, identities: Iterable[tuple[str, str]]) -> int:
         """See `Store.delete_many`."""
-        return await _in_thread(self._store.delete_many, identities)
+        return await in_thread(self._store.delete_many, identities)
 
     async def search(self, text: str | None = None, **wanted: Any) -> Hits:
         """See `Store.search`."""
-        return await _in_thread(self._store.search, text, **wanted)
+        return await in_thread(self._store.search, text, **wanted)
 
     async def wait_indexed(self, deadline_secs: float = 600.0) -> bool:
         """See `Store.wait_indexed`."""
-        return await _in_thread(self._store.wait_indexed, deadline_secs)
+        return await in_thread(self._store.wait_indexed, deadline_secs)
 
     async def pages(self, **wanted: Any) -> AsyncIterator[RecordPage]:
         """See `Store.pages`."""
         pages = self._store.pages(**wanted)
         try:
-            while (page := await _in_thread(next, pages, None)) is not None:
+            while (page := await in_thread(next, pages, None)) is not None:
                 yield page
         finally:
-            await _in_thread(pages.close)
+            await in_thread(pages.close)
 
     async def list(self, **wanted: Any) -> AsyncIterator[Record]:
         """See `Store.list`."""
@@ -170,7 +171,7 @@ class AsyncStore:
 @asynccontextmanager
 async def open(url: str | os.PathLike[str], **chosen: Any) -> AsyncIterator[AsyncStore]:  # noqa: A001 - memferry.aio.open
     """`memferry.open`, to be entered by `async with`."""
-    store = AsyncStore(await _in_thread(open_store, url, **chosen))
+    store = AsyncStore(await in_thread(open_store, url, **chosen))
     try:
         yield store
     finally:

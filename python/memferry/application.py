@@ -18,6 +18,7 @@ from memferry.backends.jsonl.access import JsonlAccess
 from memferry.backends.neo4j.access import Neo4jAccess
 from memferry.backends.qdrant.access import QdrantAccess
 from memferry.errors import RefusedError, StoreError
+from memferry.hybrid import HybridAccess
 from memferry.model import KINDS, Limits, Quarantined, Range, VectorSpec, rows_of
 from memferry.records import Record, Scope, from_batch, to_batch
 from memferry.urls import Secrets, StoreUrl, parse_url, secrets_from_environment
@@ -342,7 +343,8 @@ def open_store(
     An embedded store is made where there is none, a Qdrant collection with the first record.
 
     Args:
-        url: A store URL, as on the command line: `agents.db`, `qdrant://host/collection`, `neo4j://host`, `a.jsonl`.
+        url: A store URL, as on the command line: `agents.db`, `qdrant://host/collection`, `neo4j://host`, `a.jsonl`;
+            or a parsed one, as `memferry.hybrid_url(graph, vectors)`.
         secrets: Credentials; from `MEMFERRY_TARGET_API_KEY`, `_PASSWORD` and `_CA_FILE` where none are given.
         read_only: Never write.
         vectors: Dimension by name of the dense vectors to come, for a Qdrant collection that is to be made; the name
@@ -380,6 +382,14 @@ def _access(url: StoreUrl, *, read_only: bool, vectors: Mapping[str, int] | None
         return QdrantAccess(url, specs, read_only=read_only)
     if url.backend == "neo4j":
         return Neo4jAccess(url, read_only=read_only)
+    if url.graph is not None and url.vectors is not None:
+        graph = _access(url.graph, read_only=read_only, vectors=None)
+        try:
+            points = _access(url.vectors, read_only=read_only, vectors=vectors)
+        except BaseException:
+            graph.close()
+            raise
+        return HybridAccess(graph, points, url.identity)
     raise RefusedError("unsupported", f"a {url.backend} store is not opened by applications")
 
 

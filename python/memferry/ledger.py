@@ -9,13 +9,17 @@ from dataclasses import dataclass, field
 from operator import index
 from typing import Any, Final
 
+from memferry.backends.api import Documents
 from memferry.errors import RefusedError
 from memferry.locks import Claim, Holder, Lock, parsed
 from memferry.model import Books, Quarantined
 
-__all__ = ["LEDGER_FORMAT", "Claim", "Holder", "Ledger", "RangeState", "parsed"]
+__all__ = ["BINDINGS", "LEDGER_FORMAT", "Claim", "Holder", "Ledger", "RangeState", "migrations", "parsed"]
 
 LEDGER_FORMAT: Final = 1
+BINDINGS: Final = "binding/"
+"""Before the name of a binding, whose journal stands beside the migrations."""
+
 _SCAN: Final = 500
 _OF_A_RUN: Final = ("range/", "quarantine/", "moved/", "conflict/", "joined", "rest", "base", "report")
 """What a new run forgets."""
@@ -63,6 +67,11 @@ class RangeState:
     def _of(cls, value: Any) -> RangeState:
         cursor = None if value["cursor"] is None else _text(value["cursor"])
         return cls(cursor, bool(value["done"]), index(value["page"]), Books.from_json(value["books"]))
+
+
+def migrations(documents: Documents) -> list[str]:
+    """Migrations that a ledger knows."""
+    return [name for name in documents.migrations() if not name.startswith(BINDINGS)]
 
 
 class Ledger(Lock):

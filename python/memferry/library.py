@@ -11,7 +11,7 @@ from memferry._native import gap_names
 from memferry.backends.api import Target
 from memferry.endpoint import EndpointSettings, settings_from_environment
 from memferry.errors import RefusedError
-from memferry.ledger import Ledger
+from memferry.ledger import Ledger, migrations
 from memferry.model import OnConflict, OnExisting
 from memferry.phases import migrate as phases
 from memferry.phases.embedding import Embedding
@@ -327,7 +327,7 @@ def find_ledger(target: Target, migration: str | None, url: StoreUrl) -> Ledger:
     Raises:
         RefusedError: `no-migration`, naming those there are.
     """
-    known = target.documents.migrations()
+    known = migrations(target.documents)
     if migration is None and len(known) == 1:
         return Ledger(target.documents, known[0])
     if migration in known:

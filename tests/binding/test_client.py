@@ -12,7 +12,7 @@ import pytest
 from memferry import Record, RefusedError, StoreError, TransientError
 from memferry.binding import BoundStore, FrozenError, LeaseLostError, connect
 from support.bound import LEASE_SECS, World
-from support.fake_api import kubeconfig
+from support.fake_api import kubeconfig, projection
 from testbed import wait
 from testbed.proxy import FaultyProxy
 
@@ -244,3 +244,26 @@ def test_no_binding_is_said(world: World) -> None:
         connect("other", pod="pod", kubeconfig=world.kubeconfig, lease_secs=LEASE_SECS, wait_secs=0.5)
     assert raised.value.code == "binding"
     assert "other" in str(raised.value)
+
+
+def test_new_credentials_are_taken_when_the_store_refuses_the_old_ones(
+    world: World, client: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = client()
+    assert world.ids("b") == set()
+
+    def refuse(*_: object, **__: object) -> None:
+        raise RefusedError("unauthorized", "who are you")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("memferry.backends.embedded.access.EmbeddedAccess.put", refuse)
+        told = projection("a", world.stores["a"]) | {"password": "new", "uri": f"embedded:{world.stores['b']}"}
+        world.api.secret("memferry-binding-memory", **told)
+        with pytest.raises(RefusedError):
+            memory.put(note("1"))
+    wait.until(
+        lambda: memory.put(note("1")) and "1" in world.ids("b"),
+        what="the store is opened anew",
+        deadline_secs=20,
+    )
+    assert memory.standing().revision == 1

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
-import pytest
-import yaml
 
-from support.operating import Operator, migration, server, standin
-from testbed.kubernetes.api_tier import ApiTier
-from testbed.kubernetes.client import ApiError, KubernetesClient, KubernetesObject
+from support.operating import Life, Operator, migration, server, standin
+from testbed.kubernetes.client import ApiError, KubernetesObject
 from testbed.kubernetes.local_kubelet import LocalKubelet
 from testbed.wait import until
 
@@ -45,7 +40,7 @@ def test_offline(life: Life, kubelet: LocalKubelet, operator: Operator) -> None:
     events = {e["reason"] for e in life.client.objects("Event", namespace=life.namespace)}
     assert {"Planning", "Copying", "Verifying", "Succeeded"} <= events
     metrics = operator.metrics()
-    assert metrics['memferry_migrations{phase="Succeeded"}'] == 1
+    assert metrics['memferry_migrations{phase="Succeeded"}'] >= 1
     assert metrics["memferry_leader"] == 1
     assert httpx.get(f"{operator.url}/healthz").status_code == httpx.get(f"{operator.url}/readyz").status_code == 200
 

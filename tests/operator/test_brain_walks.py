@@ -25,15 +25,16 @@ class Walk:
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
         pick = self.random.choice
+        bound = pick([True, True, True, False])
         spec = {
             "strategy": pick(["Online", "Offline"]),
-            "monitoring": {"duration": "20s", "interval": "5s", "autoSwitchBack": pick([True, False])},
+            "monitoring": {"duration": "20s", "interval": "5s", "autoSwitchBack": bound and pick([True, False])},
             "decommission": {"policy": pick(["Delete", "Retain"])},
         }
-        self.world = World(spec=spec, bound=pick([True, True, True, False]), way_back=pick([True, True, False]))
+        self.world = World(spec=spec, bound=bound, way_back=pick([True, True, False]))
         self.tokens = 0
         self.everybody(pick(range(40)))
-        self.rules: list[tuple[int, Callable[[], None]]] = [
+        self.rules: list[tuple[int, Callable[[], object]]] = [
             (8, self.reconcile),
             (8, lambda: self.everybody(pick(range(1, 6)))),
             (4, lambda: self.everybody(pick(range(10, 40)))),

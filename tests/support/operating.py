@@ -13,10 +13,11 @@ from typing import Any, Self
 import httpx
 
 from testbed.kubernetes.api_tier import ApiTier
+from testbed.kubernetes.client import KubernetesClient, KubernetesObject
 from testbed.process import ManagedProcess
 from testbed.wait import until
 
-__all__ = ["Operator", "migration", "server", "standin"]
+__all__ = ["Life", "Operator", "embedded", "migration", "resource", "server", "standin"]
 
 HERE = Path(__file__).parent
 
@@ -24,20 +25,16 @@ HERE = Path(__file__).parent
 class Operator:
     """One operator process."""
 
-    def __init__(
-        self, tier: ApiTier, folder: Path, *, namespace: str, name: str = "operator-0", **settings: str
-    ) -> None:
-        environment: dict[str, str | None] = {
-            f"MEMFERRY_OPERATOR_{key.upper()}": value for key, value in settings.items()
+    def __init__(self, tier: ApiTier, folder: Path, *, home: str, name: str = "operator-0", **settings: str) -> None:
+        given: dict[str, str] = {
+            "http_host": "127.0.0.1",
+            "http_port": "0",
+            "namespace": home,
+            "pod_name": name,
+            **settings,
         }
-        environment |= {
-            "KUBECONFIG": str(tier.kubeconfig),
-            "MEMFERRY_OPERATOR_NAMESPACE": namespace,
-            "MEMFERRY_OPERATOR_WATCH_NAMESPACES": settings.get("watch_namespaces", namespace),
-            "MEMFERRY_OPERATOR_POD_NAME": name,
-            "MEMFERRY_OPERATOR_HTTP_HOST": "127.0.0.1",
-            "MEMFERRY_OPERATOR_HTTP_PORT": "0",
-        }
+        environment: dict[str, str | None] = {f"MEMFERRY_OPERATOR_{key.upper()}": value for key, value in given.items()}
+        environment["KUBECONFIG"] = str(tier.kubeconfig)
         self.log_path = folder / f"{name}.log"
         self.process = ManagedProcess(
             name,
@@ -73,14 +70,43 @@ class Operator:
         lines = httpx.get(f"{self.url}/metrics", timeout=10).text.splitlines()
         return {name: float(value) for name, _, value in (x.rpartition(" ") for x in lines if not x.startswith("#"))}
 
-    def logged(self, level: str) -> list[dict[str, Any]]:
-        """Lines of a level so far."""
+    def errors(self) -> list[dict[str, Any]]:
+        """What our own code logged as an error so far; a watch that breaks is one of kopf's."""
         lines = [json.loads(line) for line in self.log_path.read_text().splitlines() if line.startswith("{")]
-        return [line for line in lines if line["level"] == level]
+        return [line for line in lines if line["level"] == "error" and line["logger"].startswith("memferry")]
 
     def leads(self) -> None:
         """Waits until it does."""
         until(lambda: '"message": "leads"' in self.process.log_since_start(), what="a leader", deadline_secs=60)
+
+
+class Life:
+    """One migration, `m`."""
+
+    def __init__(self, client: KubernetesClient, namespace: str) -> None:
+        self.client, self.namespace = client, namespace
+
+    def apply(self, source: str = "a", target: str = "b", **spec: Any) -> None:
+        self.client.apply(migration("m", source, target, **spec), namespace=self.namespace)
+
+    def until(self, *phases: str, reason: str = "", secs: float = 60) -> dict[str, Any]:
+        def check(found: KubernetesObject) -> bool:
+            status = found.get("status", {})
+            return status.get("phase") in phases and (not reason or status["reason"] == reason)
+
+        what = f"{' or '.join(phases)} {reason}"
+        found = self.client.until(
+            "MemoryMigration", "m", check, namespace=self.namespace, deadline_secs=secs, what=what
+        )
+        status: dict[str, Any] = found["status"]
+        return status
+
+    def objects(self, kind: str) -> list[KubernetesObject]:
+        return self.client.objects(kind, namespace=self.namespace, labels="memferry.dev/migration=m")
+
+    def running(self) -> list[str]:
+        over = {"Succeeded", "Failed"}
+        return [p["metadata"]["name"] for p in self.objects("Pod") if p.get("status", {}).get("phase") not in over]
 
 
 def standin(folder: Path, **behaviour: Any) -> dict[str, str]:
@@ -103,6 +129,14 @@ def server(name: str) -> dict[str, Any]:
 def resource(kind: str, name: str, spec: dict[str, Any]) -> dict[str, Any]:
     """A resource of ours."""
     return {"apiVersion": "memferry.dev/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec}
+
+
+def embedded(name: str, claim: str) -> list[dict[str, Any]]:
+    """A claim and the MemoryBackend of a file on it."""
+    wanted = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
+    volume = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": claim}, "spec": wanted}
+    spec = {"backend": "embedded", "claimName": claim, "path": "agents.db"}
+    return [volume, resource("MemoryBackend", name, spec)]
 
 
 def migration(name: str, source: str = "a", target: str = "b", **spec: Any) -> dict[str, Any]:

@@ -37,7 +37,7 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 UID = "uid-1"
 
 
-class Conflict(Exception):
+class ConflictError(Exception):
     """What was observed is no longer what stands there."""
 
 
@@ -143,12 +143,12 @@ class World:
                 assert written or observed.status == self.status, "an effect before its intent"
             try:
                 self.do(action, observed)
-            except Conflict:
+            except ConflictError:
                 return True
             written = written or isinstance(action, WriteStatus)
         return bool(actions)
 
-    def do(self, action: Action, observed: Observed) -> None:
+    def do(self, action: Action, observed: Observed) -> None:  # noqa: PLR0912 - a case an action
         self.log.append(action)
         match action:
             case AddFinalizer():
@@ -160,7 +160,7 @@ class World:
                     self.pods.clear()
             case WriteStatus(status):
                 if observed.resource_version != str(self.version):
-                    raise Conflict
+                    raise ConflictError
                 self.status, self.version = (
                     MigrationStatus.model_validate(status.model_dump(by_alias=True)),
                     self.version + 1,
@@ -201,7 +201,7 @@ class World:
                 assert self.binding is not None
                 seen = observed.binding
                 if seen is None or seen.resource_version != self.binding.resource_version:
-                    raise Conflict
+                    raise ConflictError
                 assert action.revision >= self.binding.revision, "a revision never goes back"
                 self.binding = dataclasses.replace(
                     self.binding,
@@ -270,7 +270,7 @@ class World:
 
     def _answer(self, command: Command) -> Answer:
         body: dict[str, Any] = {}
-        done = True
+        done, code = True, "books"
         if command.verb == "Journal":
             asked = {"revision": command.revision, "mode": command.mode, "active": command.active}
             stands = self.journal["revision"]
@@ -278,7 +278,9 @@ class World:
             if command.revision > stands or asked == self.journal:
                 self.journal = asked
             else:
-                done, body = False, dict(self.journal)
+                done, code = False, "journal"
+        elif command.verb == "ReadJournal":
+            body = {"journal": dict(self.journal)}
         elif command.verb == "Pass":
             self.passes += 1
             self._carry(self.serving())
@@ -289,8 +291,8 @@ class World:
             if done:
                 self._carry(self.serving())
         elif command.verb == "Probe":
-            body = {"reachable": {"source": True, "target": True}, "strayWrites": []}
-        return Answer(command.sequence, command.verb, done, code="" if done else "books", message="", body=body)
+            body = {"source": {"reachable": True}, "target": {"reachable": True}, "stray": {"records": 0, "ids": []}}
+        return Answer(command.sequence, command.verb, done, code="" if done else code, message="", body=body)
 
     def _carry(self, side: str) -> None:
         self.carried |= {f"{app.name}:{n}" for app in self.apps for s, n in app.written if s == side}
@@ -385,7 +387,7 @@ class World:
                 self._approve_if_asked()
             self.now += tick
             quiet = 0 if moved else quiet + 1
-            if quiet > 3 and (self.gone or self.status.phase in TERMINAL or self.status.reason in {"Suspended"}):
+            if quiet > 3 and (self.gone or self.status.phase in TERMINAL or self.status.reason == "Suspended"):
                 break
             if quiet > 60:
                 break

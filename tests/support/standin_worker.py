@@ -137,12 +137,12 @@ def act(command: dict[str, Any], journal: Path, passes: int) -> dict[str, Any]:
         stands = json.loads(journal.read_text()) if journal.exists() else {"revision": 0}
         new = {key: command[key] for key in ("revision", "mode", "active")}
         if new != stands and new["revision"] <= stands["revision"]:
-            return {"outcome": "Failed", "error": {"code": "conflict", "message": "higher"}, **stands}
+            return {"outcome": "Failed", "error": {"code": "journal", "message": "higher"}}
         journal.write_text(json.dumps(new))
     bodies: dict[str, dict[str, Any]] = {
         "Pass": {"pass": passes, "changed": 0, "passSecs": 0.1, "verifySecs": 0.1, "complete": True},
         "FinalPass": {"changed": 0, "verified": 0, "missing": 0, "different": 0},
-        "Probe": {"reachable": {"source": True, "target": True}, "strayWrites": []},
+        "Probe": {"source": {"reachable": True}, "target": {"reachable": True}},
     }
     return {"outcome": "Done", **bodies.get(command["verb"], {}), **wanted}
 

@@ -44,7 +44,8 @@ db.tx_log.preallocate=false
 _JVM_OPTIONS = (
     "-Xms1g",
     "-Xmx1g",
-    "-XX:+UseG1GC",
+    "-XX:+UseSerialGC",
+    "-XX:TieredStopAtLevel=1",  # A server of a few minutes: what the second compiler costs it never earns back.
     "-XX:+ExitOnOutOfMemoryError",
     "--add-opens=java.base/java.nio=ALL-UNNAMED",
     "--add-opens=java.base/java.io=ALL-UNNAMED",

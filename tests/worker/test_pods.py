@@ -21,6 +21,7 @@ from testbed.wait import until
 FOLDER, CLAIMS, STATE = "/etc/memferry", "/var/lib/memferry/claims", "/var/lib/memferry/state"
 RUNNER = Path(__file__).parents[1] / "faults" / "command.py"
 PROGRESS, ANSWER = "memferry.dev/progress", "memferry.dev/answer"
+INDEX = "batch.kubernetes.io/job-completion-index"
 LEASES = ["m-plan", "m-shard-0", "m-shard-1", "m-verify", "m-switch", "m-retire"]
 
 
@@ -39,7 +40,7 @@ class Cluster:
             "apiVersion": "memferry.dev/v1alpha1",
             "kind": "MemoryMigration",
             "metadata": {"name": "m"},
-            "spec": {**ends, "transfer": {"shards": 2, "parallelism": 2}, **spec},
+            "spec": {**ends, **spec},
         }
         stores = [
             backend(name, backend="embedded", claimName=claim, path=path)
@@ -175,6 +176,8 @@ def cluster(api_tier: ApiTier, local_kubelet: LocalKubelet, kubernetes_namespace
         api_tier.client,
         local_kubelet,
         kubernetes_namespace,
+        # Slow enough that a shard is met at work.
+        transfer={"shards": 2, "parallelism": 2, "maxRecordsPerSecond": 40},
         cutover={"bindingRef": {"name": "memory"}},
         decommission={"policy": "Delete"},
     )
@@ -186,27 +189,26 @@ def test_a_whole_migration_as_jobs(cluster: Cluster) -> None:
     planned = cluster.result("plan")
     assert (planned["shards"], planned["records"], planned["wayBack"]) == (2, 200, True)
 
-    name = cluster.job("transfer", completions=2, MEMFERRY_TEST_PAUSE="committed:2")
-    killed = cluster.kubelet.process({"role": "transfer", "batch.kubernetes.io/job-completion-index": "1"})
+    name = cluster.job("transfer", completions=2, MEMFERRY_TEST_PAUSE="committed:1")
+    killed = cluster.kubelet.process({"role": "transfer", INDEX: "1"})
     until(lambda: "paused" in killed.log_since_start(), what="a page of shard 1", deadline_secs=60)
     killed.kill9()
-    # The pause holds every pod for good; a new attempt of the same plan goes on from the ledger.
-    cluster.client.delete("Job", name, namespace=cluster.namespace)
-    cluster.done("plan", attempt=2)
-    cluster.done("transfer", attempt=2, completions=2)
-    progress = cluster.note("m-shard-1", PROGRESS)
-    assert (progress["attempt"], progress["phase"]) == (2, "copy")
-    assert progress["total"] >= progress["read"] > 0
-    assert progress["quarantined"] == 0
+    job = cluster.ended(name)
+    assert (job["status"]["succeeded"], job["status"]["failed"]) == (2, 1)
+    progress = [cluster.note(f"m-shard-{shard}", PROGRESS) for shard in range(2)]
+    assert {(one["attempt"], one["phase"], one["quarantined"]) for one in progress} == {(1, "copy", 0)}
+    assert sum(one["read"] for one in progress) == sum(one["total"] for one in progress) == 200
+    assert sum(one["written"] for one in progress) == 200
     spec = cluster.lease("m-shard-1")["spec"]
-    assert spec["holderIdentity"].startswith("m-transfer-2-1-")
+    assert spec["leaseTransitions"] == 2
+    assert spec["holderIdentity"].startswith("m-transfer-1-1-")
     assert spec["renewTime"] >= spec["acquireTime"]
 
-    cluster.done("verify", attempt=2)
+    cluster.done("verify")
     verified = cluster.result("verify")
     assert (verified["outcome"], verified["verify"]["compared"]) == ("proven", 200)
 
-    switch = cluster.job("switch", attempt=2)
+    switch = cluster.job("switch")
     assert cluster.command(sequence=1, verb="Pass", direction="Forward")["outcome"] == "Done"
     entry = {"revision": 2, "mode": "Frozen", "active": "a", "frozenUntil": None, "lockedBy": "uid-1"}
     assert cluster.command(sequence=2, verb="Journal", **entry)["journal"] == entry
@@ -216,7 +218,7 @@ def test_a_whole_migration_as_jobs(cluster: Cluster) -> None:
     assert cluster.command(sequence=5, verb="Stop")["outcome"] == "Done"
     cluster.ended(switch)
 
-    cluster.done("retire", attempt=2)
+    cluster.done("retire")
     assert cluster.result("retire")["deleted"] == 200
 
 
@@ -224,7 +226,7 @@ def test_a_whole_migration_as_jobs(cluster: Cluster) -> None:
 def test_a_worker_whose_lease_a_later_attempt_took_stops(cluster: Cluster) -> None:
     cluster.done("plan")
     cluster.job("transfer", completions=2, MEMFERRY_TEST_PAUSE="committed:1")
-    older = cluster.kubelet.process({"role": "transfer", "batch.kubernetes.io/job-completion-index": "0"})
+    older = cluster.kubelet.process({"role": "transfer", INDEX: "0"})
     until(lambda: "paused" in older.log_since_start(), what="a page of shard 0", deadline_secs=60)
     taken = {
         "metadata": {"annotations": {PROGRESS: json.dumps({"attempt": 2})}},

@@ -13,11 +13,15 @@ from typing import Any
 import pytest
 
 from memferry.application import Store
+from memferry.ledger import Ledger
 from memferry.phases.passes import Passes
+from memferry.phases.plan import migration_id
+from memferry.phases.rollback import rollback
 from memferry.records import Record
+from memferry.stores import open_source, open_target
 from memferry.urls import StoreUrl
 from support import switching
-from support.checker import read_embedded
+from support.checker import differences, read_embedded
 from support.hybrid import total
 from support.switching import Driver, application, driving
 from support.worker import Job
@@ -58,6 +62,7 @@ def memory(identity: str, content: str = "new") -> Record:
 # -- there
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("kind", ["embedded", "qdrant", "hybrid"])
 def test_passes_carry_what_the_source_became(kind: str, make_job: MakeJob) -> None:
     with driving(proven(make_job(kind, records=40, **ONLINE))) as driver:
@@ -172,6 +177,7 @@ def use(store: Store) -> None:
     store.delete_many([("memory", "m0002"), ("relation", "r0003")])
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("kind", ["embedded", "qdrant", "neo4j"])
 def test_what_was_written_since_goes_home_and_nothing_else(kind: str, make_job: MakeJob) -> None:
     job = proven(make_job(kind, records=40, **ONLINE))
@@ -229,9 +235,9 @@ def test_stray_writes_at_home_are_listed_and_never_written_over(copied: Job) -> 
         with application(driver.source) as store:
             store.put([memory("m0001", "here"), memory("m0004", "here"), memory("both", "here"), memory("only")])
             store.put(memory("m0006", "here"))
-            store.delete("memory", "m0002")
+            store.delete_many([("memory", "m0002"), ("memory", "m0008")])
         told = driver.done("Pass", direction="Back")
-        ids = {"m0001", "m0002", "m0004", "both", "only", "m0006"}
+        ids = {"m0001", "m0002", "m0004", "both", "only", "m0006", "m0008"}
         assert {one for _, one in told["conflictIds"]} == ids
         assert (told["changed"], told["deleted"]) == (0, 0)
         with application(driver.source) as store:
@@ -240,7 +246,27 @@ def test_stray_writes_at_home_are_listed_and_never_written_over(copied: Job) -> 
         assert ("memory", "m0002") not in found
         assert driver.failed("FinalPass", direction="Back") == "not-proven"
         stray = driver.done("Probe", stray=True)["stray"]
-        assert {one for _, one in stray["ids"]} == ids - {"m0002"}
+        assert {one for _, one in stray["ids"]} == ids - {"m0002", "m0008"}
+
+
+def test_what_went_home_can_be_taken_back(copied: Job) -> None:
+    home = copied.claims / "src" / "agents.db"
+    before = read_embedded(home)
+    with driving(copied) as driver:
+        driver.flip()
+        with application(driver.target) as store:
+            use(store)
+        driver.done("FinalPass", direction="Back")
+        url, away = driver.source, open_source(driver.target)
+    target = open_target(url)
+    home_id = migration_id(away, target)
+    away.close()
+    try:
+        done = rollback(target, Ledger(target.documents, home_id))
+    finally:
+        target.close()
+    assert done.kept == []
+    assert differences(before, read_embedded(home), markers=True) == []
 
 
 def test_there_is_no_way_home_without_a_last_pass(copied: Job) -> None:

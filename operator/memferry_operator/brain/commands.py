@@ -41,7 +41,7 @@ def _retry(draft: Draft) -> None:
     if phase in _COPYING or (draft.traffic.direction == "Forward" and phase == "TrafficSwitch" and _offline(draft)):
         draft.enter("Pending", Reason.QUEUED, "asked to try again")
         return
-    if phase == "TrafficSwitch":
+    if phase == "TrafficSwitch" and draft.traffic.step in {"Preparing", "Settled"}:
         draft.update_traffic(returns=0, returned_at=None, command="")
     if phase == "Monitoring":
         draft.update(monitoring=None)

@@ -38,8 +38,7 @@ def held(draft: Draft) -> bool:
         return False
     if draft.traffic.step == "Preparing":
         draft.going(Reason.FREEZING, "waits for the switch worker")
-        switch.ensure_worker(draft)
-        if steps.alive(draft):
+        if switch.ensure_worker(draft) and steps.alive(draft):
             steps.begin_freeze(draft, binding, draft.now + _WINDOW)
     elif draft.traffic.step == "Freezing":
         draft.going(Reason.FREEZING, "clients finish what is in flight")

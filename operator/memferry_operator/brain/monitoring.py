@@ -20,7 +20,8 @@ _PATIENCE: Final = timedelta(minutes=2)
 
 def monitoring(draft: Draft) -> None:
     """Checks at an interval, and ends after the duration."""
-    switch.ensure_worker(draft)
+    if not switch.ensure_worker(draft):
+        return
     draft.update_traffic(direction="Back")
     spec, state = draft.spec.monitoring, draft.status.monitoring or MonitoringStatus()
     switched = times.instant(draft.traffic.switched_at) or draft.now
@@ -64,13 +65,14 @@ def _judge(draft: Draft, said: Answer, state: MonitoringStatus) -> None:
     """No data is inconclusive, never a failure."""
     binding, failures = draft.observed.binding, state.failures
     errors = sum(client.errors for client in binding.clients) if binding else 0
-    stray = len(said.body.get("strayWrites") or ())
+    found = said.body.get("stray") or {}
+    stray = int(found.get("records") or 0)
     if said.done:
-        reachable = said.body.get("reachable") or {}
-        bad = reachable.get("target") is False or bool(said.body.get("parityFailed")) or errors > state.client_errors
+        away = (said.body.get("target") or {}).get("reachable") is False
+        bad = away or errors > state.client_errors
         failures = failures + 1 if bad else 0
     if stray > state.stray_writes:
-        ids = ", ".join(str(one) for one in said.body["strayWrites"][:5])
+        ids = ", ".join("/".join(map(str, one)) for one in (found.get("ids") or [])[:5])
         draft.act(Emit("Warning", "StrayWrites", f"{stray} records were written to {draft.source} since: {ids}"))
     draft.update(
         monitoring=MonitoringStatus(

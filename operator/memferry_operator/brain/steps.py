@@ -58,7 +58,7 @@ def order(draft: Draft, verb: str, **changes: Any) -> None:
 def _command(draft: Draft) -> Command:
     """The command that the status speaks of."""
     traffic = draft.traffic
-    verb: Literal["Pass", "Journal", "FinalPass", "Probe"] = traffic.command  # type: ignore[assignment]
+    verb: Literal["Pass", "Journal", "ReadJournal", "FinalPass", "Probe"] = traffic.command  # type: ignore[assignment]
     if verb == "Journal":
         return Command(
             traffic.sequence,
@@ -68,7 +68,9 @@ def _command(draft: Draft) -> Command:
             active=traffic.active,
             frozen_until=traffic.frozen_until,
         )
-    return Command(traffic.sequence, verb, direction=traffic.direction)
+    if verb == "Probe":
+        return Command(traffic.sequence, verb, stray=True if draft.status.plan and draft.status.plan.way_back else None)
+    return Command(traffic.sequence, verb, direction=None if verb == "ReadJournal" else traffic.direction)
 
 
 def send(draft: Draft) -> None:
@@ -119,11 +121,11 @@ def begin_freeze(draft: Draft, binding: BindingState, until: datetime) -> None:
     draft.act(Emit("Normal", "Freezing", f"writes stop, revision {draft.traffic.revision}"))
 
 
-def begin_flip(draft: Draft, *, until: datetime | None = None) -> None:
+def begin_flip(draft: Draft) -> None:
     """The other side is to be opened, still frozen."""
-    changes = {"frozen_until": times.text(until)} if until else {}
+    until = draft.traffic.frozen_until or times.text(draft.now + _freeze(draft))
     revision = draft.traffic.revision + 1
-    order(draft, "Journal", step="Flipping", revision=revision, active=away(draft), acked=0, **changes)
+    order(draft, "Journal", step="Flipping", revision=revision, active=away(draft), acked=0, frozen_until=until)
 
 
 def begin_return(draft: Draft, why: str) -> None:
@@ -163,6 +165,8 @@ def _go_on(draft: Draft, binding: BindingState, said: Answer) -> None:
     step, revision = draft.traffic.step, draft.traffic.revision
     if not said.done:
         _failed(draft, said)
+    elif said.verb == "ReadJournal":
+        _journal_read(draft, said)
     elif step == "FinalPass":
         _final_pass(draft, said)
     elif draft.traffic.frozen_until is None:
@@ -218,14 +222,24 @@ def _final_pass(draft: Draft, said: Answer) -> None:
 
 
 def _failed(draft: Draft, said: Answer) -> None:
-    """A command that failed ends the freeze, unless the journal says that the new side serves already."""
-    stands = said.body
-    newer = int(stands.get("revision") or 0) > draft.traffic.revision
-    if newer and stands.get("mode") == "Serving" and stands.get("active") == away(draft):
-        order(draft, "Journal", step="Serving", revision=int(stands["revision"]), mode="Serving", frozen_until=None)
+    """A command that failed ends the freeze; the journal that refused may know better and is asked first."""
+    if said.verb == "Journal" and said.code == "journal":
+        order(draft, "ReadJournal")
     else:
-        draft.update_traffic(revision=max(draft.traffic.revision, int(stands.get("revision") or 0)))
         begin_return(draft, f"{said.verb} failed: {said.code}: {said.message}")
+
+
+def _journal_read(draft: Draft, said: Answer) -> None:
+    """A journal that says that the new side serves is followed; else the freeze is given back above it."""
+    stands = said.body.get("journal") or {}
+    revision, traffic = int(stands.get("revision") or 0), draft.traffic
+    if revision > traffic.revision and (stands.get("mode"), stands.get("active")) == ("Serving", away(draft)):
+        order(
+            draft, "Journal", step="Serving", revision=revision, mode="Serving", active=away(draft), frozen_until=None
+        )
+    else:
+        draft.update_traffic(revision=max(traffic.revision, revision))
+        begin_return(draft, f"the journal of the binding is at revision {revision}")
 
 
 def _serving(draft: Draft, binding: BindingState, said: Answer | None) -> None:

@@ -9,7 +9,7 @@ from typing import Final
 from memferry.manifest.status import Approval, StallReason, SyncStatus
 from memferry_operator.brain import hold, jobs, steps, times
 from memferry_operator.brain.draft import Draft
-from memferry_operator.observed import Answer, BindingState, Job
+from memferry_operator.observed import Answer, BindingState
 from memferry_operator.reasons import Reason
 
 __all__ = ["approved", "ensure_worker", "synced", "traffic_switch"]
@@ -21,9 +21,13 @@ _TRANSIENT: Final = frozenset({"unavailable", "throttled", "store-locked"})
 _STICKY: Final = frozenset({StallReason.PASS_FAILED, StallReason.NO_WAY_BACK, StallReason.FREEZE_RETURNED})
 
 
-def ensure_worker(draft: Draft) -> Job | None:
-    """The switch worker: one pod, from Validation to the end of Monitoring."""
-    return jobs.ensure(draft, "switch")
+def ensure_worker(draft: Draft) -> bool:
+    """The switch worker, from Validation to the end of Monitoring; False, and stalled, where it was refused."""
+    job = jobs.ensure(draft, "switch")
+    if job is None or not job.ended:
+        return True
+    draft.stall(*jobs.failure(draft, job))
+    return False
 
 
 def traffic_switch(draft: Draft) -> None:
@@ -33,25 +37,27 @@ def traffic_switch(draft: Draft) -> None:
         draft.stall(StallReason.BINDING_MISSING, "the MemoryBinding is gone")
         draft.wake(_PAUSE)
         return
-    ensure_worker(draft)
+    works = ensure_worker(draft)
     forward = draft.traffic.direction == "Forward"
-    if forward and hold.offline(draft) and step not in {"Flipping", "Serving"}:
+    if forward and hold.offline(draft) and step not in {"FinalPass", "Flipping", "Serving"}:
         if hold.held(draft) and approved(draft, "Cutover"):
-            steps.begin_flip(draft, until=draft.now + times.duration(draft.spec.cutover.max_write_freeze))
-            draft.going(Reason.FLIPPING)
+            # It finds nothing, and keeps what the source is like, which the way back needs.
+            steps.order(draft, "FinalPass", step="FinalPass", frozen_until=None)
+            draft.going(Reason.FINAL_PASS)
         return
     if step in steps.MOVING:
-        _moving(draft, binding)
-    else:
+        _moving(draft, binding, works=works)
+    elif works:
         _prepare(draft, binding)
 
 
-def _moving(draft: Draft, binding: BindingState) -> None:
+def _moving(draft: Draft, binding: BindingState, *, works: bool) -> None:
     steps.drive(draft, binding)
     step, active, forward = draft.traffic.step, draft.traffic.active, draft.traffic.direction == "Forward"
     words = {"Freezing": Reason.FREEZING, "FinalPass": Reason.FINAL_PASS, "Returning": Reason.RETURNING}
     if step != "Settled":
-        draft.going(words.get(step, Reason.FLIPPING))
+        if works:
+            draft.going(words.get(step, Reason.FLIPPING))
     elif active != steps.away(draft):
         if draft.traffic.returns >= _MOST_RETURNS:
             text = f"{draft.traffic.returns} freezes were given back; retryToken tries again"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from memferry.manifest import Backend, Migration
@@ -16,12 +15,12 @@ from memferry_operator.brain import times
 from memferry_operator.brain.draft import TERMINAL
 from memferry_operator.hands import read
 from memferry_operator.hands.api import OURS, Api, path
-from memferry_operator.observed import BindingState, Client, Observed
+from memferry_operator.hands.bindings import binding_clients
+from memferry_operator.observed import BindingState, Observed
 
 __all__ = ["Seen", "observe", "observe_binding"]
 
 _COORDINATION: Final = "coordination.k8s.io/v1"
-_CLIENT_LIVE: Final = timedelta(seconds=45)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,24 +134,9 @@ async def observe_binding(api: Api, namespace: str, name: str) -> tuple[BindingS
         locked_by_uid=lock.uid if lock else "",
         locked_by_name=lock.name if lock else "",
         status=raw.get("status") or {},
-        clients=await _clients(api, namespace, name, spec),
+        clients=await binding_clients(api, namespace, name, spec, told),
     )
     return state, raw
-
-
-async def _clients(api: Api, namespace: str, name: str, spec: Binding) -> tuple[Client, ...]:
-    """Running pods of the application, and every live Lease of a client."""
-    leases = await api.list(path(_COORDINATION, "leases", namespace), f"{names.BINDING}={name}")
-    heard = {one.name: one for one in map(read.client, leases)}
-    now = datetime.now(UTC)
-    found = {n: c for n, c in heard.items() if c.heard_at and now - c.heard_at < _CLIENT_LIVE}
-    selector = ",".join(f"{key}={value}" for key, value in spec.clients.selector.items())
-    if selector:
-        for pod in await api.list(path("v1", "pods", namespace), selector):
-            if (pod.get("status") or {}).get("phase") == "Running":
-                pod_name = pod["metadata"]["name"]
-                found.setdefault(pod_name, heard.get(pod_name, Client(pod_name)))
-    return tuple(sorted(found.values(), key=lambda c: c.name))
 
 
 async def _owned(
@@ -169,8 +153,9 @@ async def _owned(
     if newer or (status.phase == "Pending" and not status.attempt and not deleting):
         return {}
     by = f"{names.MIGRATION}={name}"
-    jobs, pods, leases, command, results = await asyncio.gather(
-        api.list(path("batch/v1", "jobs", namespace), by),
+    # The Jobs first: what a worker said before its Job ended is read after it is seen to have ended.
+    jobs = await api.list(path("batch/v1", "jobs", namespace), by)
+    pods, leases, command, results = await asyncio.gather(
         api.list(path("v1", "pods", namespace), by),
         api.list(path(_COORDINATION, "leases", namespace), by),
         api.get(path("v1", "configmaps", namespace, names.control(name))),

@@ -13,9 +13,9 @@ from pydantic import BaseModel, ValidationError
 from memferry_operator import names
 from memferry_operator.brain import times
 from memferry_operator.names import Role
-from memferry_operator.observed import Answer, Client, Command, Job, Pod, Progress, WorkerLease
+from memferry_operator.observed import Answer, Command, Job, Pod, Progress, WorkerLease
 
-__all__ = ["answer", "client", "command", "job", "pod", "problem", "results", "worker_lease"]
+__all__ = ["answer", "command", "job", "pod", "problem", "results", "worker_lease"]
 
 _ROLES = frozenset(get_args(Role))
 Object = Mapping[str, Any]
@@ -165,6 +165,7 @@ def command(text: str | None) -> Command | None:
         mode=said.get("mode"),
         active=said.get("active"),
         frozen_until=said.get("frozenUntil"),
+        stray=said.get("stray"),
     )
 
 
@@ -176,21 +177,6 @@ def results(secret: Object | None) -> dict[str, Object]:
         if said is not None:
             found[key.removesuffix(".json")] = said
     return found
-
-
-def client(found: Object) -> Client:
-    """A client, by its Lease."""
-    spec, notes = found.get("spec") or {}, _meta(found).get("annotations") or {}
-    revision, errors = notes.get(f"{names.GROUP}/revision", "0"), notes.get(f"{names.GROUP}/errors", "0")
-    mode = notes.get(f"{names.GROUP}/mode")
-    return Client(
-        name=spec.get("holderIdentity") or _meta(found)["name"],
-        heard_at=times.instant(spec.get("renewTime")),
-        revision=int(revision) if revision.isdigit() else 0,
-        mode=mode if mode in {"Serving", "Frozen"} else None,
-        active=notes.get(f"{names.GROUP}/active", ""),
-        errors=int(errors) if errors.isdigit() else 0,
-    )
 
 
 def problem(model: type[BaseModel], value: Any) -> str:

@@ -17,6 +17,7 @@ from memferry_operator.brain import plan
 from memferry_operator.brain.draft import TERMINAL
 from memferry_operator.hands.act import Hands
 from memferry_operator.hands.api import OURS, Api, ApiError
+from memferry_operator.hands.bindings import look_at_binding
 from memferry_operator.hands.leader import Leader, LostError
 from memferry_operator.hands.metrics import Metrics
 from memferry_operator.hands.observe import Seen, observe
@@ -30,8 +31,12 @@ __all__ = ["Key", "Reconciler"]
 log = logging.getLogger(__name__)
 
 _ACTIVE: Final = frozenset({"ParallelSetup", "BulkTransfer", "Validation", "TrafficSwitch"})
+_FREEZE: Final = frozenset({Reason.FREEZING, Reason.FINAL_PASS, Reason.FLIPPING, Reason.RETURNING})
+"""What clients acknowledge is waited for."""
 _PROGRESS_SECS: Final = 3.0
 """Progress is not worth more than a look every so often."""
+_CLIENTS_SECS: Final = 5.0
+"""Clients renew their Leases all the time; the binding's count of them follows so often."""
 _AGAIN_SECS: Final = 0.05
 _AFTER_SECS: Final = 5.0
 """After something was done it is looked again, whether a watch tells or not."""
@@ -64,6 +69,7 @@ class Reconciler:
         self._hands = Hands(api, settings)
         self._known: dict[Key, _Known] = {}
         self._slots: set[Key] = set()
+        self._bindings: set[Key] = set()
         self.queue: Queue[Key] = Queue()
         metrics.queue_depth.set_function(self.queue.ready)
 
@@ -75,13 +81,25 @@ class Reconciler:
         namespace, labels = meta.get("namespace", ""), meta.get("labels") or {}
         if plural == "memorymigrations":
             self._tell_migration(Key("migration", namespace, meta["name"]), event, found)
-        elif plural in {"memorybackends", "memorybindings"}:
+        elif plural == "memorybindings":
+            key = Key("binding", namespace, meta["name"])
+            if event == "DELETED":
+                self._bindings.discard(key)
+            else:
+                self._bindings.add(key)
+                self.queue.add(key)
             self._wake_users(plural, namespace, meta["name"])
+        elif plural == "memorybackends":
+            self._wake_users(plural, namespace, meta["name"])
+            for key in self._bindings:
+                if key.namespace == namespace:
+                    self.queue.add(key)
         elif MIGRATION in labels:
             slow = plural == "leases" and labels.get(ROLE) == "transfer"
             self.queue.add(Key("migration", namespace, labels[MIGRATION]), _PROGRESS_SECS if slow else 0)
         elif BINDING in labels:
-            self._wake_users("memorybindings", namespace, labels[BINDING])
+            self._wake_users("clients", namespace, labels[BINDING])
+            self.queue.add(Key("binding", namespace, labels[BINDING]), _CLIENTS_SECS)
 
     def _tell_migration(self, key: Key, event: str | None, found: Mapping[str, Any]) -> None:
         if event == "DELETED":
@@ -110,10 +128,11 @@ class Reconciler:
         for key, known in self._known.items():
             if key.namespace != namespace or known.settled:
                 continue
-            if (plural == "memorybindings" and known.binding == name) or (
-                plural == "memorybackends" and not known.phase.startswith(("Bulk", "Monitoring"))
-            ):
+            if plural == "memorybackends" and known.phase in {"", "Pending"}:
                 self.queue.add(key)
+            elif plural != "memorybackends" and known.binding == name:
+                waits = plural == "memorybindings" or known.reason in _FREEZE
+                self.queue.add(key, 0 if waits else _CLIENTS_SECS)
 
     def _slot(self, key: Key, phase: str) -> None:
         """Takes or gives back a place; whoever waits for one is told."""
@@ -171,12 +190,16 @@ class Reconciler:
         while True:
             await asyncio.sleep(self._settings.resync_secs)
             keys = [k for k, known in self._known.items() if not known.settled and known.reason != Reason.QUEUED]
+            keys += self._bindings
             for number, key in enumerate(keys):
                 self.queue.add(key, self._settings.resync_secs * number / (2 * len(keys)))
 
     # one look
 
     async def _look(self, key: Key) -> None:
+        if key.kind == "binding":
+            await self._look_at_binding(key)
+            return
         slot = key in self._slots or len(self._slots) < self._settings.max_active
         if slot:
             self._slots.add(key)
@@ -189,6 +212,17 @@ class Reconciler:
             phase = await self._act(key, seen)
         finally:
             self._slot(key, phase)
+
+    async def _look_at_binding(self, key: Key) -> None:
+        self._leader.check()
+        try:
+            if not await look_at_binding(self._api, key.namespace, key.name):
+                self._bindings.discard(key)
+                self.queue.forget(key)
+        except ApiError as error:
+            if error.status != 409:
+                raise
+            self.queue.add(key, _AGAIN_SECS)
 
     async def _act(self, key: Key, seen: Seen) -> str:
         """Does what the brain asks for; the phase the migration is in then."""

@@ -27,7 +27,11 @@ WATCHED: Final = {
     "pods": ("", "v1"),
     "leases": ("coordination.k8s.io", "v1"),
 }
-_OWNED: Final = ("jobs", "pods", "leases")
+_SELECTORS: Final = {
+    "jobs": names.ROLE,
+    "pods": names.ROLE,
+    "leases": f"{names.MANAGED_BY} in ({names.MANAGER}, memferry-client)",
+}
 
 
 class _Backoffs:
@@ -57,9 +61,9 @@ def _configure(settings: kopf.OperatorSettings, ours: Settings) -> None:
     settings.persistence.finalizer = f"{GROUP}/unused"
     settings.process.ultimate_exiting_timeout = 25
     settings.posting.reporting_instance = ours.pod_name
-    for plural in _OWNED:
+    for plural, selector in _SELECTORS.items():
         group, version = WATCHED[plural]
-        settings.watching.label_selectors[group, version, plural] = names.ROLE
+        settings.watching.label_selectors[group, version, plural] = selector
 
 
 async def watch(settings: Settings, tell: Tell, stop: asyncio.Event, before: set[asyncio.Task[Any]]) -> None:

@@ -86,7 +86,7 @@ def _pod(
                 "image": settings.worker_image,
                 "imagePullPolicy": settings.worker_pull_policy,
                 "command": ["memferry", "worker", action.role],
-                "args": ["--folder", FOLDER, "--claims", CLAIMS, "--state", STATE],
+                "args": ["--folder", FOLDER, "--claims", CLAIMS, "--state", STATE, *_claims(claims)],
                 "env": _environment(action, name, uid),
                 "resources": transfer.resources.model_dump(exclude_defaults=True),
                 "securityContext": {
@@ -116,6 +116,11 @@ def _pod(
     if transfer.tolerations:
         pod["tolerations"] = [t.model_dump(by_alias=True, exclude_defaults=True) for t in transfer.tolerations]
     return pod
+
+
+def _claims(claims: Iterable[str]) -> list[str]:
+    """Each claim where it is mounted."""
+    return [part for claim in claims for part in ("--claim", f"{CLAIMS}/{claim}")]
 
 
 def _security(backends: Iterable[Backend]) -> dict[str, Any]:

@@ -136,8 +136,8 @@ def unfreeze(cluster: Cluster, name: str) -> Unfrozen:
 
 
 _LEFT: Final = (
-    "the journals in the stores are not written by this command: the operator does that when it runs; until then the "
-    "status of the MemoryBinding is all there is, so keep it"
+    "the journals in the stores are not written by this command and say what they said before: until the next switch "
+    "the status of the MemoryBinding is all there is, so do not delete it"
 )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,12 +30,12 @@ from memferry.errors import (
 from memferry.manifest.protocol import LEASE_SECS
 from memferry.records import Record
 
-__all__ = ["FREEZE_WAIT_SECS", "BoundStore", "Standing", "connect"]
+__all__ = ["AT_ONCE", "FREEZE_WAIT_SECS", "BoundStore", "Standing", "connect"]
 
 FREEZE_WAIT_SECS: Final = 30.0
 """As long as a freeze lasts at most where a migration says nothing else."""
 _CONNECT_SECS: Final = 60.0
-_AT_ONCE: Final = frozenset({"closed", "fenced", "lease-lost"})
+AT_ONCE: Final = frozenset({"closed", "fenced", "lease-lost"})
 """What no write waits for: it ends never, or nobody knows when."""
 
 
@@ -191,7 +191,7 @@ class BoundStore:
         with link.changed:
             while isinstance(begun := self.try_begin(), Denied):
                 left = deadline - link.now()
-                if begun.reason in _AT_ONCE or left <= 0:
+                if begun.reason in AT_ONCE or left <= 0:
                     raise self.refused(begun.reason)
                 link.changed.wait(left)
         with self.finishing(*begun) as store:
@@ -288,7 +288,7 @@ class BoundStore:
             return None if self._link.current.active else "opening"
         return reason
 
-    def listen(self, listener: Any) -> Any:
+    def listen(self, listener: Callable[[], None]) -> Callable[[], None]:
         """See `Link.listen`."""
         return self._link.listen(listener)
 

@@ -111,9 +111,14 @@ class Link:
 
     def listen(self, listener: Callable[[], None]) -> Callable[[], None]:
         """Calls `listener`, from any thread, when something has changed; gives what ends that."""
+
+        def unlisten() -> None:
+            with self.changed:
+                self._listeners.remove(listener)
+
         with self.changed:
             self._listeners.append(listener)
-        return lambda: self._listeners.remove(listener)
+        return unlisten
 
     def count_error(self) -> None:
         """The store failed the application; told with the next renewal of the Lease."""

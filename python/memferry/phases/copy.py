@@ -302,8 +302,11 @@ def copy_ranges(
     chosen = {part.number for part in ranges}
     counts = plan.range_rows or (0,) * len(plan.ranges)
     expected = plan.rows if len(chosen) == len(plan.ranges) else sum(counts[number] for number in chosen)
-    done = retrying(ledger.states).items()
-    read = sum(state.books.total("read") for number, state in done if number in chosen)
+    before = Books()
+    for number, state in retrying(ledger.states).items():
+        if number in chosen:
+            before.add(state.books)
+    read = before.total("read")
     fresh = plan.target_records == 0 and not resumed
     copy = _Copy(plan, source, target, ledger, options, progress, stop, fresh=fresh, done=read, expected=expected)
     copy.booked, copy.observer = booked, observer or Observer()

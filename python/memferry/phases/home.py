@@ -6,6 +6,7 @@ written at home since the switch, by whoever still does, is never written over: 
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import dataclass, replace
 from typing import Final
@@ -44,10 +45,13 @@ _DELETIONS: Final = 999_999
 class _Away:
     """The store the application uses now, less what is as the migration wrote it."""
 
-    def __init__(self, source: Source, migration: str, present: Keys) -> None:
+    def __init__(self, source: Source, migration: str) -> None:
         self._source = source
+        self._lock = threading.Lock()
+        self._counted: dict[tuple[int, str | None], int] = {}
         self.migration = migration
-        self.present = present
+        self.present = Keys()
+        self.untouched = Keys()
         self.backend = source.backend
         self.profile = source.profile
         self.native = source.native
@@ -65,6 +69,32 @@ class _Away:
         """See `memferry.backends.api.Source`."""
         return _AwayReader(self._source.reader(), self)
 
+    def see(self, part: Range, cursor: str | None, page: Page) -> Batch:
+        """Remembers a page; the records of it that somebody wrote since."""
+        intact = rows_with(standings(page.records, self.migration), INTACT)
+        kept = page.records.filter(intact)
+        with self._lock:
+            # A page that is read again counts once.
+            self._counted[part.number, cursor] = len(kept)
+        self.untouched.add(kept)
+        self.present.add(page.records)
+        self.present.add_identities([(row.kind, row.id) for row in page.quarantined if row.kind and row.id])
+        return page.records.filter(inverted(intact))
+
+    @property
+    def untouched_records(self) -> int:
+        """Records that are as the migration wrote them."""
+        return sum(self._counted.values())
+
+    def lost(self, home: Keys, limits: Limits) -> list[tuple[str, str]]:
+        """Untouched records that are not at home any more."""
+        found: list[tuple[str, str]] = []
+        for stream in retrying(self.streams):
+            for page in read_stream(self._source, stream.name, limits):
+                kept = page.records.filter(self.untouched.contains(page.records))
+                found += kept.filter(inverted(home.contains(kept))).identities()
+        return found
+
     def witness(self) -> None:
         """Nothing."""
 
@@ -81,10 +111,7 @@ class _AwayReader:
     def read(self, part: Range, cursor: str | None, limits: Limits) -> Page:
         """See `memferry.backends.api.Reader`."""
         page = self._reader.read(part, cursor, limits)
-        self._away.present.add(page.records)
-        self._away.present.add_identities([(row.kind, row.id) for row in page.quarantined if row.kind and row.id])
-        touched = inverted(rows_with(standings(page.records, self._away.migration), INTACT))
-        return replace(page, records=page.records.filter(touched))
+        return replace(page, records=self._away.see(part, cursor, page))
 
 
 class _Arbiter(Seeing):
@@ -158,8 +185,8 @@ class Home:
         Raises:
             RefusedError: `max-deletes`.
         """
-        run, began, present = self._run, time.monotonic(), Keys()
-        away = _Away(run.source, self._migration, present)
+        run, began = self._run, time.monotonic()
+        away = _Away(run.source, self._migration)
         plan = self._plan(away)
 
         def begin() -> None:
@@ -175,7 +202,7 @@ class Home:
         books = retrying(run.ledger.books)
         if books.total("quarantined"):
             raise RefusedError("gap", f"{books.total('quarantined')} records that were written since do not fit home")
-        standing = self._look(present)
+        standing = self._look(away)
         self._delete(number, standing)
         retrying(lambda: run.target.finish(plan.migration, list(plan.ranges)))
         stages.settle(run, state="done")
@@ -200,8 +227,7 @@ class Home:
 
     def stray(self) -> list[tuple[str, str]]:
         """Records at home that somebody wrote, changed or deleted since the switch; reads home only."""
-        present = Keys()
-        return self._look(present, only_stray=True).stray
+        return self._look(None).stray
 
     def _plan(self, away: _Away) -> Plan:
         """Enough of a plan to copy by: nothing is mapped, filtered or dropped on the way home."""
@@ -227,12 +253,13 @@ class Home:
             vectors=(),
         )
 
-    def _look(self, present: Keys, *, only_stray: bool = False) -> _Standing:
-        """Reads home."""
+    def _look(self, away: _Away | None) -> _Standing:
+        """Reads home; without the other store only for what was written there."""
         run, migration = self._run, self._run.ledger.migration
         gone: list[tuple[str, str]] = []
         stray: list[tuple[str, str]] = []
-        ours = 0
+        ours = seen = 0
+        home = Keys()
         store = retrying(run.target.source)
         if store is None:
             return _Standing([], [], 0)
@@ -245,10 +272,14 @@ class Home:
                 mine = bytes(i or (f and w) for i, f, w in zip(intact, foreign, as_was, strict=True))
                 ours += sum(mine)
                 stray += page.records.filter(inverted(mine)).identities()
-                if not only_stray:
+                if away is not None:
                     kept = page.records.filter(mine)
-                    gone += kept.filter(inverted(present.contains(kept))).identities()
+                    gone += kept.filter(inverted(away.present.contains(kept))).identities()
+                    seen += sum(away.untouched.contains(page.records))
+                    home.add(page.records)
         store.close()
+        if away is not None and seen < away.untouched_records:
+            stray += away.lost(home, run.options.limits)
         return _Standing(gone, stray, ours)
 
     def _delete(self, number: int, standing: _Standing) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 from memferry.backends.api import Documents
 from memferry.backends.state import State
 from memferry.errors import MemferryError, RefusedError
-from memferry.locks import parsed
+from memferry.ledger import BINDINGS, parsed
 from memferry.retry import retrying
 from memferry.stores import open_source, open_target, read_ledger
 from memferry.urls import StoreUrl
@@ -68,7 +68,7 @@ class Entry:
 
 
 def _named(binding: str) -> str:
-    return f"binding/{binding}"
+    return f"{BINDINGS}{binding}"
 
 
 def _read(documents: Documents, binding: str) -> Entry | None:

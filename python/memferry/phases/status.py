@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from memferry.backends.api import Documents
-from memferry.ledger import Holder, Ledger
+from memferry.ledger import Holder, Ledger, migrations
 from memferry.model import Books
 
 __all__ = ["Standing", "standings"]
@@ -89,7 +89,7 @@ class Standing:
 
 def standings(documents: Documents) -> Iterator[Standing]:
     """How far every migration of a ledger is."""
-    for migration in documents.migrations():
+    for migration in migrations(documents):
         ledger = Ledger(documents, migration)
         run = ledger.run() or {}
         books, lock = ledger.books(), ledger.holder()

@@ -138,15 +138,24 @@ def transfer(work: Work) -> dict[str, Any]:
         made = stages.bound_plan(run, copied=document["state"] != "copying")
         mine = made.ranges[cut[shard][0] : cut[shard][1]]
         run.target.prepare(made.migration, made.vectors)
+        numbers = {part.number for part in mine}
+        before = _books_of(run, numbers)
+        work.beat.booked(Books(), before)
+        work.beat.progress("copy", before.total("read"), sum(made.range_rows[number] for number in numbers))
         # A page of an earlier worker may be in the target.
         stages.transfer(run, made, mine, resumed=document.get("resumed", True) or run.ledger.number > 1)
-        books = Books()
-        numbers = {part.number for part in mine}
-        states: dict[int, RangeState] = retrying(run.ledger.states)
-        for number in numbers & states.keys():
-            books.add(states[number].books)
+        books = _books_of(run, numbers)
         _refuse_quarantined(books, options)
         return {"shard": shard, "ranges": len(mine), "kinds": books.to_json()}
+
+
+def _books_of(run: Run, numbers: set[int]) -> Books:
+    """Counts of some ranges."""
+    books = Books()
+    states: dict[int, RangeState] = retrying(run.ledger.states)
+    for number in numbers & states.keys():
+        books.add(states[number].books)
+    return books
 
 
 def _shared(work: Work) -> Options:

@@ -31,7 +31,6 @@ class _Build:
     """Package of each program."""
     variables: dict[str, str] = field(default_factory=dict)
     """Set by the linker."""
-    cgo: bool = False
 
     def folder(self) -> Path:
         """Where the programs are, built first if they are not there."""
@@ -43,7 +42,7 @@ class _Build:
             "GOTOOLCHAIN": "local",
             "GOFLAGS": "-mod=readonly -buildvcs=false",
             "GOWORK": "off",
-            "CGO_ENABLED": "1" if self.cgo else "0",
+            "CGO_ENABLED": "0",
         }
         for program, package in self.packages.items():
             run_tool(
@@ -76,21 +75,19 @@ def _kubernetes_variables() -> dict[str, str]:
     return {f"{package}.{name}": value for package in packages for name, value in values.items()}
 
 
-def _kubernetes(name: str, *programs: str, cgo: bool = False) -> _Build:
+def _kubernetes(name: str, *programs: str) -> _Build:
     return _Build(
         name=name,
         module="kubernetes",
         version=KUBERNETES_VERSION,
         packages={program: f"k8s.io/kubernetes/cmd/{program}" for program in programs},
         variables=_kubernetes_variables(),
-        cgo=cgo,
     )
 
 
 _ETCD = _Build("etcd", "etcd", _ETCD_VERSION, {"etcd": "go.etcd.io/etcd/server/v3"})
 _KUBERNETES = _kubernetes("kubernetes", "kube-apiserver", "kube-controller-manager", "kubectl")
-_SCHEDULER_AND_PROXY = _kubernetes("kubernetes-node", "kube-scheduler", "kube-proxy")
-_KUBELET = _kubernetes("kubernetes-kubelet", "kubelet", cgo=True)
+_NODE = _kubernetes("kubernetes-node", "kube-scheduler", "kube-proxy", "kubelet")
 _HELM = _Build(
     "helm",
     "helm",
@@ -108,8 +105,7 @@ _HELM3 = _Build(
 
 
 _CONTROL_PLANE = (_ETCD, _KUBERNETES)
-_NODE = (_SCHEDULER_AND_PROXY, _KUBELET)
-_BUILDS = {program: build for build in (*_CONTROL_PLANE, *_NODE, _HELM, _HELM3) for program in build.packages}
+_BUILDS = {program: build for build in (*_CONTROL_PLANE, _NODE, _HELM, _HELM3) for program in build.packages}
 
 
 def program(name: str) -> Path:
@@ -125,5 +121,4 @@ def installed() -> None:
 
 def node_installed() -> None:
     """Have what the node tier needs beside that: kube-scheduler, kube-proxy and kubelet."""
-    for build in _NODE:
-        build.folder()
+    _NODE.folder()

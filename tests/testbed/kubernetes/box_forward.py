@@ -36,18 +36,20 @@ def enter(namespace: int) -> None:
 
 async def serve(listening: socket.socket, host: str, port: int) -> None:
     """Until the end."""
+    alive = set()  # the loop itself holds a task whose ends are half closed only weakly
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        alive.add(task)
         try:
             far_reader, far_writer = await asyncio.open_connection(host, port)
-        except OSError:
-            writer.close()
-            return
-        try:
             await asyncio.gather(carry(reader, far_writer), carry(far_reader, writer))
+            far_writer.close()
+        except OSError:
+            pass
         finally:
             writer.close()
-            far_writer.close()
+            alive.discard(task)
 
     server = await asyncio.start_server(connected, sock=listening)
     sys.stdout.write("ready\n")

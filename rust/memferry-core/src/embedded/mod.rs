@@ -69,6 +69,7 @@ impl Store {
         store.conn.pragma_update(None, "cache_size", -65_536)?;
         if fresh {
             schema::create(&store.conn)?;
+            store.check_format()?;
         }
         Ok(store)
     }

@@ -34,9 +34,15 @@ pub fn column_list() -> String {
     COLUMNS.join(", ")
 }
 
-/// Makes all tables.
+/// Makes all tables, unless another process does.
 pub fn create(conn: &Connection) -> Result<()> {
     conn.execute_batch("BEGIN IMMEDIATE")?;
+    let tables: i64 = conn.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    if tables > 0 {
+        // Another process has made them since it was looked.
+        conn.execute_batch("ROLLBACK")?;
+        return Ok(());
+    }
     conn.pragma_update(None, "application_id", APPLICATION_ID)?;
     conn.pragma_update(None, "user_version", VERSION)?;
     conn.execute_batch(

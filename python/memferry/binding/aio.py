@@ -1,0 +1,123 @@
+"""The store of a MemoryBinding for asyncio: the same methods, awaited.
+
+A write that waits for the end of a freeze holds no thread: a frozen binding does not keep the reads of the same program
+from theirs. A write that is cancelled while it waits was not begun; one that has begun is waited for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager, suppress
+from typing import Any, TypeVar
+
+from memferry.aio import in_thread
+from memferry.application import Found, Hits, RecordPage, Store
+from memferry.backends.access import Capabilities
+from memferry.binding.client import AT_ONCE, BoundStore, Standing
+from memferry.binding.client import connect as connect_in_thread
+from memferry.binding.state import Denied
+from memferry.records import Record
+
+__all__ = ["AsyncBoundStore", "connect"]
+
+T = TypeVar("T")
+
+
+class AsyncBoundStore:
+    """A `memferry.binding.BoundStore`, awaited."""
+
+    def __init__(self, store: BoundStore) -> None:
+        self._store = store
+
+    async def close(self) -> None:
+        """See `BoundStore.close`."""
+        await in_thread(self._store.close)
+
+    def standing(self) -> Standing:
+        """See `BoundStore.standing`."""
+        return self._store.standing()
+
+    async def put(self, records: Record | Iterable[Record], *, replace: bool = True) -> int:
+        """See `BoundStore.put`."""
+        given = records if isinstance(records, Record) else list(records)
+        return await self._write(lambda store: store.put(given, replace=replace))
+
+    async def delete(self, kind: str, id: str) -> bool:  # noqa: A002 - the field's name
+        """See `BoundStore.delete`."""
+        return await self._write(lambda store: store.delete(kind, id))
+
+    async def delete_many(self, identities: Iterable[tuple[str, str]]) -> int:
+        """See `BoundStore.delete_many`."""
+        given = list(identities)
+        return await self._write(lambda store: store.delete_many(given))
+
+    async def capabilities(self) -> Capabilities:
+        """See `BoundStore.capabilities`."""
+        return await in_thread(self._store.capabilities)
+
+    async def get(self, kind: str, id: str) -> Record | None:  # noqa: A002 - the field's name
+        """See `BoundStore.get`."""
+        return await in_thread(self._store.get, kind, id)
+
+    async def get_many(self, identities: Iterable[tuple[str, str]]) -> Found:
+        """See `BoundStore.get_many`."""
+        return await in_thread(self._store.get_many, identities)
+
+    async def search(self, text: str | None = None, **wanted: Any) -> Hits:
+        """See `BoundStore.search`."""
+        return await in_thread(self._store.search, text, **wanted)
+
+    async def wait_indexed(self, deadline_secs: float = 600.0) -> bool:
+        """See `BoundStore.wait_indexed`."""
+        return await in_thread(self._store.wait_indexed, deadline_secs)
+
+    async def pages(self, **wanted: Any) -> AsyncIterator[RecordPage]:
+        """See `BoundStore.pages`."""
+        pages = self._store.pages(**wanted)
+        try:
+            while (page := await in_thread(next, pages, None)) is not None:
+                yield page
+        finally:
+            await in_thread(pages.close)
+
+    async def list(self, **wanted: Any) -> AsyncIterator[Record]:
+        """See `BoundStore.list`."""
+        async for page in self.pages(**wanted):
+            for record in page.readable():
+                yield record
+
+    async def _write(self, work: Callable[[Store], T]) -> T:
+        loop, changed = asyncio.get_running_loop(), asyncio.Event()
+        deadline = loop.time() + self._store.freeze_wait_secs
+
+        def tell() -> None:
+            loop.call_soon_threadsafe(changed.set)
+
+        unlisten = self._store.listen(tell)
+        try:
+            while isinstance(begun := self._store.try_begin(), Denied):
+                left = deadline - loop.time()
+                if begun.reason in AT_ONCE or left <= 0:
+                    raise self._store.refused(begun.reason)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(changed.wait(), left)
+                changed.clear()
+        finally:
+            unlisten()
+
+        def write() -> T:
+            with self._store.finishing(*begun) as store:
+                return work(store)
+
+        return await in_thread(write)
+
+
+@asynccontextmanager
+async def connect(binding: str, **chosen: Any) -> AsyncIterator[AsyncBoundStore]:
+    """`memferry.binding.connect`, to be entered by `async with`."""
+    store = AsyncBoundStore(await in_thread(connect_in_thread, binding, **chosen))
+    try:
+        yield store
+    finally:
+        await store.close()

@@ -1,0 +1,71 @@
+"""One operator a module, every test in a namespace of its own under restricted pod security."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from memferry.manifest.crd import crds
+from support.operating import Life, Operator, server, standin
+from testbed.kubernetes.api_tier import ApiTier
+from testbed.kubernetes.local_kubelet import LocalKubelet
+
+RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
+
+
+@pytest.fixture(scope="session")
+def tier(api_tier: ApiTier) -> ApiTier:
+    """The API tier with our kinds."""
+    api_tier.client.apply_all(crds())
+    return api_tier
+
+
+@pytest.fixture
+def namespace(tier: ApiTier) -> Iterator[str]:
+    """With the MemoryBackends `a` and `b`."""
+    if not tier.api_server.is_running:
+        tier.start_api_server()
+    with tier.namespace(labels=RESTRICTED) as name:
+        tier.client.apply_all([server("a"), server("b")], namespace=name)
+        yield name
+
+
+@pytest.fixture
+def kubelet(tier: ApiTier, namespace: str, tmp_path: Path) -> Iterator[LocalKubelet]:
+    """Runs stand-in workers."""
+    env = standin(tmp_path / "standin")
+    with LocalKubelet(tier.client, namespace=namespace, folder=tmp_path / "node", env=env) as kubelet:
+        yield kubelet
+
+
+@pytest.fixture(scope="module")
+def shared_operator(tier: ApiTier, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
+    """Serves every namespace while the tests of a module run."""
+    with tier.namespace("operator") as home, Operator(tier, tmp_path_factory.mktemp("operator"), home=home) as operator:
+        operator.leads()
+        yield operator
+
+
+@pytest.fixture
+def operator(shared_operator: Operator) -> Iterator[Operator]:
+    """The module's operator; a test in which it has a defect fails."""
+    before = len(shared_operator.errors())
+    yield shared_operator
+    assert not shared_operator.errors()[before:]
+
+
+@pytest.fixture
+def own_operator(tier: ApiTier, namespace: str, tmp_path: Path) -> Iterator[Operator]:
+    """One for this test alone, which may kill it; only where no shared one runs."""
+    with Operator(tier, tmp_path, home=namespace, watch_namespaces=namespace) as operator:
+        operator.leads()
+        yield operator
+        assert not operator.errors()
+
+
+@pytest.fixture
+def life(tier: ApiTier, namespace: str) -> Life:
+    """The migration `m` of the test."""
+    return Life(tier.client, namespace)

@@ -1,0 +1,54 @@
+"""Two thousand migrations at once: memory, time until each has a status, and no storm against the API server."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from support.operating import Operator, migration
+from testbed.kubernetes.api_tier import ApiTier
+from testbed.wait import until
+
+MANY = 2000
+MAX_RSS_BYTES = 150 << 20
+MAX_ACTIVE = 5
+
+
+@pytest.mark.timeout(400)
+def test_many(tier: ApiTier, namespace: str, tmp_path: Path, record_property: Callable[[str, object], None]) -> None:
+    client, settings = tier.client, {"watch_namespaces": namespace, "max_active": str(MAX_ACTIVE)}
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda n: client.create(migration(f"m-{n}"), namespace=namespace), range(MANY)))
+    with Operator(tier, tmp_path, home=namespace, **settings) as operator:
+        operator.leads()
+        begun = time.monotonic()
+
+        def phases() -> Counter[str]:
+            samples = {
+                name: value for name, value in operator.metrics().items() if name.startswith("memferry_migrations{")
+            }
+            return Counter({name.split('"')[1]: int(value) for name, value in samples.items()})
+
+        def settled() -> bool:
+            found = operator.metrics()
+            return (
+                found["memferry_queue_depth"] == 0
+                and found.get('memferry_actions_total{action="WriteStatus"}', 0) >= MANY
+            )
+
+        until(settled, what=f"a status for each of {MANY}", deadline_secs=300)
+        settle_secs = time.monotonic() - begun
+        found = operator.metrics()
+        record_property("settle secs", round(settle_secs, 1))
+        record_property("operator RSS MiB", round(found["process_resident_memory_bytes"] / (1 << 20)))
+        record_property("operator CPU secs", round(found["process_cpu_seconds_total"], 1))
+        assert found["process_resident_memory_bytes"] < MAX_RSS_BYTES
+        assert phases()["ParallelSetup"] == MAX_ACTIVE
+        assert phases()["Pending"] == MANY - MAX_ACTIVE
+        assert "429" not in operator.log_path.read_text()
+        assert not operator.errors()
