@@ -41,6 +41,8 @@ impl Cache {
     }
 
     fn prepare(&self, model: &str, dimensions: u32) -> Result<()> {
+        // Large enough for a vector of 1,536 numbers; it counts only where the file is made.
+        self.conn.pragma_update(None, "page_size", 8192)?;
         self.conn.pragma_update(None, "journal_mode", "wal")?;
         // What is lost with the power is asked again.
         self.conn.pragma_update(None, "synchronous", "normal")?;
@@ -48,7 +50,7 @@ impl Cache {
             "BEGIN IMMEDIATE;
              CREATE TABLE IF NOT EXISTS memferry_model (model TEXT NOT NULL, dimensions INTEGER NOT NULL);
              CREATE TABLE IF NOT EXISTS memferry_embeddings
-                 (text_blake3 BLOB PRIMARY KEY, vector BLOB NOT NULL) WITHOUT ROWID;
+                 (text_blake3 BLOB NOT NULL UNIQUE, vector BLOB NOT NULL);
              PRAGMA application_id = {APPLICATION_ID};
              PRAGMA user_version = {};
              COMMIT",

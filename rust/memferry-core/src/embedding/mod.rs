@@ -115,11 +115,6 @@ impl Embedding {
         })
     }
 
-    /// Bytes of a vector.
-    pub const fn vector_bytes(&self) -> usize {
-        self.dimensions as usize * 4
-    }
-
     /// The texts that are to be embedded, each once, in the order of the records.
     pub fn texts<'a>(&self, records: &'a RecordBatch) -> Result<Vec<(TextKey, &'a str)>> {
         let view = RecordView::new(records)?;
@@ -146,12 +141,10 @@ impl Embedding {
         Ok(texts.fold((0, 0), |(records, bytes), len| (records + 1, bytes + len)))
     }
 
-    /// The records as they will be, with a vector of length one in place of those that nobody has made yet.
-    pub fn preview(&self, records: &RecordBatch) -> Result<Transformed> {
-        let mut unit = vec![0; self.vector_bytes()];
-        unit.iter_mut().zip(1f32.to_le_bytes()).for_each(|(to, byte)| *to = byte);
-        let unit = Made::Vector(unit);
-        self.run(records, |_| Ok(&unit))
+    /// The records as they will be, with a sample in place of the vectors that nobody has made yet.
+    pub fn preview(&self, records: &RecordBatch, sample: &[u8]) -> Result<Transformed> {
+        let sample = Made::Vector(sample.to_vec());
+        self.run(records, |_| Ok(&sample))
     }
 
     /// The records with their new vectors.
