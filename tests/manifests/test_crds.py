@@ -48,7 +48,7 @@ MIGRATION_STATUS: dict[str, Any] = {
     | {"writeFreezeMillis": 900, "returns": 1, "returnedAt": NOW},
     "validation": {"compared": 9, "missing": 0, "extra": 0, "different": 0, "foreign": 2}
     | {"reportRef": {"name": "m-result", "key": "verify.json"}},
-    "monitoring": {"failures": 1, "checkedAt": NOW, "strayWrites": 0},
+    "monitoring": {"failures": 1, "checkedAt": NOW, "strayWrites": 0, "clientErrors": 2},
     "handled": {"retryToken": "1", "operationToken": "2", "suspended": False},
     "history": [{"phase": "Pending", "startedAt": NOW, "completedAt": NOW, "attempt": 1, "message": "planned"}],
     "conditions": [CONDITION | {"observedGeneration": 2}],
