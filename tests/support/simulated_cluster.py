@@ -83,6 +83,7 @@ class World:
     exits: dict[str, list[int]] = field(default_factory=dict)
     final_pass: list[dict[str, Any]] = field(default_factory=list)
     passes: int = 0
+    conflicts: int = 0
     pass_secs: float = 1.0
     apps: list[App] = field(default_factory=list)
     carried: set[str] = field(default_factory=set)
@@ -284,7 +285,13 @@ class World:
         elif command.verb == "Pass":
             self.passes += 1
             self._carry(self.serving())
-            body = {"pass": self.passes, "changed": 1, "passSecs": self.pass_secs, "verifySecs": self.pass_secs}
+            body = {
+                "pass": self.passes,
+                "changed": 1,
+                "passSecs": self.pass_secs,
+                "verifySecs": self.pass_secs,
+                "conflicts": self.conflicts,
+            }
         elif command.verb == "FinalPass":
             body = self.final_pass.pop(0) if self.final_pass else {"changed": 0, "missing": 0, "different": 0}
             done = body.pop("done", True)

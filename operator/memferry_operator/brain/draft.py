@@ -113,7 +113,7 @@ class Draft:
         """Why it is stalled, by the status as it stands."""
         return StallReason(self.status.reason) if self.status.reason in set(StallReason) else None
 
-    def condition(self, kind: str, status: Literal["True", "False"], reason: str, message: str = "") -> None:
+    def condition(self, kind: str, status: Literal["True", "False", "Unknown"], reason: str, message: str = "") -> None:
         """Sets a condition; its time moves only when its status does."""
         old = next((c for c in self.status.conditions if c.type == kind), None)
         changed = old is None or old.status != status

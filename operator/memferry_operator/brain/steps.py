@@ -218,6 +218,8 @@ def _final_pass(draft: Draft, said: Answer) -> None:
     if any(wrong.values()):
         begin_return(draft, f"the final pass is not proven: {wrong['missing']} missing, {wrong['different']} different")
     else:
+        text = f"{int(said.body.get('verified') or 0):,} records that were touched compared while nobody wrote"
+        draft.condition("DataValidated", "True", "FinalPass", text)
         begin_flip(draft)
 
 

@@ -78,13 +78,7 @@ def _prepare(draft: Draft, binding: BindingState) -> None:
     if draft.traffic.command != "Pass":
         draft.update(sync=SyncStatus(direction=draft.traffic.direction))
         steps.order(draft, "Pass", step="Preparing", mode=binding.mode, active=binding.active)
-    said = steps.answer(draft)
-    if said is not None and not said.done:
-        _pass_failed(draft, said, StallReason.PASS_FAILED if forward else StallReason.NO_WAY_BACK)
-        return
-    if said is not None:
-        synced(draft, said)
-    if draft.stalled in _STICKY:
+    if not _answered(draft, steps.answer(draft)) or draft.stalled in _STICKY:
         return
     sync = draft.status.sync or SyncStatus()
     ready = approved(draft, "Cutover") if forward else True
@@ -102,6 +96,22 @@ def _prepare(draft: Draft, binding: BindingState) -> None:
     elif ready and _rested(draft) and steps.alive(draft):
         steps.begin_freeze(draft, binding, draft.now + times.duration(draft.spec.cutover.max_write_freeze))
         draft.going(Reason.FREEZING)
+
+
+def _answered(draft: Draft, said: Answer | None) -> bool:
+    """Takes over what the last pass says; False, and stalled, where it does not allow to go on."""
+    if said is None:
+        return True
+    forward = draft.traffic.direction == "Forward"
+    if not said.done:
+        _pass_failed(draft, said, StallReason.PASS_FAILED if forward else StallReason.NO_WAY_BACK)
+        return False
+    if conflicts := int(said.body.get("conflicts") or 0):
+        text = f"{conflicts} records were changed by someone else since they were written, and were left alone"
+        draft.stall(StallReason.VALIDATION_FAILED, text)
+        return False
+    synced(draft, said)
+    return True
 
 
 def _pass_failed(draft: Draft, said: Answer, reason: StallReason) -> None:
@@ -128,7 +138,7 @@ def synced(draft: Draft, said: Answer) -> None:
             deleted=int(body.get("deleted") or 0),
             pass_secs=pass_secs,
             verify_secs=verify_secs,
-            predicted_freeze_secs=round(2 * pass_secs + verify_secs, 3),
+            predicted_freeze_secs=round(pass_secs + verify_secs, 3),
             growing=0 if shrinks else old.growing + 1,
         ),
     )

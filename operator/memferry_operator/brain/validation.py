@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from memferry.manifest.status import SecretKey, ValidationStatus
+from memferry.manifest.status import SecretKey, StallReason, ValidationStatus
 from memferry_operator import names
 from memferry_operator.brain import copying, hold, jobs, switch
 from memferry_operator.brain.draft import Draft
@@ -27,9 +27,7 @@ def validation(draft: Draft) -> None:
         return
     _report(draft)
     if not job.complete:
-        reason, message = jobs.failure(draft, job)
-        draft.condition("DataValidated", "False", str(reason), message)
-        draft.stall(reason, message)
+        _failed(draft, *jobs.failure(draft, job), live=switched and draft.spec.strategy == "Online")
         return
     done = draft.status.validation or ValidationStatus()
     draft.condition("DataValidated", "True", "Verified", f"{done.compared:,} records compared, all as expected")
@@ -39,6 +37,16 @@ def validation(draft: Draft) -> None:
         draft.enter("TrafficSwitch", Reason.SYNCING)
     else:
         draft.enter("Decommission", Reason.RETIRING)
+
+
+def _failed(draft: Draft, reason: StallReason, message: str, *, live: bool) -> None:
+    """A source that is written to is not what it was: each pass compares every record again, the last one frozen."""
+    if live and reason == StallReason.VALIDATION_FAILED:
+        draft.condition("DataValidated", "Unknown", "SourceChanges", "the application writes; the final pass decides")
+        draft.enter("TrafficSwitch", Reason.SYNCING, "records changed while they were compared")
+        return
+    draft.condition("DataValidated", "False", str(reason), message)
+    draft.stall(reason, message)
 
 
 def _report(draft: Draft) -> None:

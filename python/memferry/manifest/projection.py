@@ -61,7 +61,7 @@ def _part(backend: Backend, lookup: Lookup) -> dict[str, str]:
         told = {"uri": f"{backend.backend}:{backend.path}{_query(options)}", "path": backend.path}
         return told | ({"claim": backend.claim_name} if backend.claim_name else {})
     secure = backend.tls is not None and backend.tls.enabled
-    if backend.distance != "cosine":
+    if backend.distance is not None and backend.distance != "cosine":
         options["distance"] = backend.distance
     if secure:
         options["tls"] = "1"

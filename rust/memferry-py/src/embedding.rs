@@ -124,4 +124,3 @@ fn key_from(bytes: &[u8]) -> PyRes<TextKey> {
 pub fn text_key<'py>(py: Python<'py>, text: &str) -> Bound<'py, PyBytes> {
     PyBytes::new(py, &key_of(text))
 }
-

@@ -56,7 +56,10 @@ impl Cache {
         ))?;
         let version: i64 = self.conn.pragma_query_value(None, "user_version", |row| row.get(0))?;
         if version > VERSION {
-            return Err(Error::new(Code::FormatNewer, format!("format {version}, this memferry knows up to {VERSION}")));
+            return Err(Error::new(
+                Code::FormatNewer,
+                format!("format {version}, this memferry knows up to {VERSION}"),
+            ));
         }
         let kept: Option<(String, u32)> = self
             .conn
@@ -100,7 +103,8 @@ impl Cache {
         }
         let transaction = self.conn.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
         {
-            let mut statement = transaction.prepare_cached("INSERT OR IGNORE INTO memferry_embeddings VALUES (?1, ?2)")?;
+            let mut statement =
+                transaction.prepare_cached("INSERT OR IGNORE INTO memferry_embeddings VALUES (?1, ?2)")?;
             for (key, vector) in vectors {
                 statement.execute((key, vector))?;
             }

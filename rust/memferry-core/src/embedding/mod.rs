@@ -97,8 +97,7 @@ enum Choice<'r> {
 impl Embedding {
     /// Reads the settings.
     pub fn from_json(text: &str) -> Result<Self> {
-        let settings: Settings =
-            serde_json::from_str(text).map_err(|e| Error::invalid(format!("embedding: {e}")))?;
+        let settings: Settings = serde_json::from_str(text).map_err(|e| Error::invalid(format!("embedding: {e}")))?;
         let accepted = settings.accepted.map(|names| GapSet::of(names.iter().map(String::as_str)));
         let position = |name: &str| {
             GAPS.iter().position(|gap| *gap == name).ok_or_else(|| Error::invalid(format!("unknown gap {name}")))
@@ -164,11 +163,7 @@ impl Embedding {
         })
     }
 
-    fn run<'m>(
-        &self,
-        records: &RecordBatch,
-        made: impl Fn(&str) -> Result<&'m Made>,
-    ) -> Result<Transformed> {
+    fn run<'m>(&self, records: &RecordBatch, made: impl Fn(&str) -> Result<&'m Made>) -> Result<Transformed> {
         let view = RecordView::new(records)?;
         let mut out = RecordBuilder::default();
         let mut run = Run { lost: vec![(0, None); GAPS.len()], quarantined: Vec::new() };
@@ -203,9 +198,7 @@ impl Embedding {
 
     /// Whether the model has made a vector already, in an earlier hop.
     fn is_new(&self, vector: &VectorRef<'_>) -> bool {
-        vector.kind == VectorKind::Dense
-            && vector.dim == self.dimensions
-            && vector.model == Some(self.model.as_str())
+        vector.kind == VectorKind::Dense && vector.dim == self.dimensions && vector.model == Some(self.model.as_str())
     }
 
     /// One record whose vectors change.
