@@ -74,7 +74,7 @@ def application(
     )
     app = Application(tier, namespace, claims, tmp_path / "application.log")
     app.process.start()
-    until(app.written, what="a write", deadline_secs=30)
+    until(app.written, what="a write", deadline_secs=60)
     yield app
     app.process.kill9()
 
@@ -82,10 +82,10 @@ def application(
 def switch(life: Life) -> dict[str, Any]:
     """Runs an Online migration until the target serves."""
     life.apply("file", "other", **ONLINE)
-    asked = life.until("TrafficSwitch", reason="ApprovalRequired", secs=90)
+    asked = life.until("TrafficSwitch", reason="ApprovalRequired", secs=300)
     cutover = {**ONLINE["cutover"], "approve": asked["approval"]["token"]}
     life.apply("file", "other", **{**ONLINE, "cutover": cutover})
-    return life.until("Monitoring", secs=90)
+    return life.until("Monitoring", secs=120)
 
 
 def ids(path: Path) -> set[str]:
@@ -93,14 +93,15 @@ def ids(path: Path) -> set[str]:
         return {record.id for record in store.list(kind="memory")}
 
 
+@pytest.mark.timeout(600)
 def test_no_write_is_lost(
     life: Life, claims: Path, application: Application, record_property: Callable[[str, object], None]
 ) -> None:
     status = switch(life)
     assert status["traffic"]["active"] == "other"
-    until(lambda: [w for w in application.written() if w["active"] == "other"], what="a write there", deadline_secs=30)
+    until(lambda: [w for w in application.written() if w["active"] == "other"], what="a write there", deadline_secs=60)
     os.kill(application.process.pid, 15)
-    application.process.wait(deadline_secs=30)
+    application.process.wait(deadline_secs=60)
     written = application.written()
     lost = {w["id"] for w in written} - ids(claims / "dst" / "agents.db")
     record_property("write freeze millis", status["traffic"]["writeFreezeMillis"])
