@@ -69,6 +69,18 @@ test-wheel: install ## The built wheel in a clean environment
 	uv pip install --quiet --python build/wheel/venv/bin/python build/wheel/*.whl
 	cd build/wheel && PYTHONPATH= venv/bin/memferry backends && PYTHONPATH= venv/bin/python $(CURDIR)/examples/demo.py > demo.log
 
+IMAGE_PYTHON ?= 3.11
+
+.PHONY: image-wheels
+image-wheels: install ## The build context of the Dockerfile: wheels of everything, for IMAGE_PYTHON
+	mkdir -p build/image/wheels && rm -f build/image/wheels/memferry*.whl
+	maturin build --release --locked --quiet --out build/image/wheels
+	uv build --quiet --wheel --out-dir build/image/wheels operator
+	python -m pip download --quiet --disable-pip-version-check --dest build/image/wheels --only-binary :all: \
+		--python-version $(IMAGE_PYTHON) "$$(ls $(CURDIR)/build/image/wheels/memferry-*.whl)[kubernetes,neo4j]" \
+		"$$(ls $(CURDIR)/build/image/wheels/memferry_operator-*.whl)"
+	cp Dockerfile build/image/
+
 bench: build ## Benchmarks, ratios in one run
 	python benchmarks/run.py
 

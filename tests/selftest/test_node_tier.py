@@ -23,6 +23,12 @@ pytestmark = [pytest.mark.node_tier, pytest.mark.timeout(300)]
 _TESTS_FOLDER = Path(__file__).resolve().parents[1]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _base_image(request: pytest.FixtureRequest) -> None:
+    """Python on the node; busybox cannot resolve names, not even addresses, without glibc beside it."""
+    request.getfixturevalue("node_tier").load_image(images.base_archive())
+
+
 @pytest.fixture
 def namespace(node_tier: NodeTier) -> Iterator[str]:
     """A namespace of the test's own."""
@@ -32,6 +38,23 @@ def namespace(node_tier: NodeTier) -> Iterator[str]:
 
 def _container(script: str, image: str = images.BUSYBOX_IMAGE, **more: Any) -> dict[str, Any]:
     return {"name": "main", "image": image, "command": ["sh", "-ec", script], **more}
+
+
+def _getter(*urls: str) -> dict[str, Any]:
+    """Prints what the URLs say, each as soon as it answers: kube-proxy follows a moment later."""
+    script = f"""
+import ssl, time, urllib.request
+trusted = ssl.create_default_context(cafile="/var/run/secrets/kubernetes.io/serviceaccount/ca.crt")
+for url in {urls!r}:
+    while True:
+        try:
+            print(urllib.request.urlopen(url, timeout=2, context=trusted).read().decode(), end="")
+        except OSError:
+            time.sleep(0.2)
+        else:
+            break
+"""
+    return {"name": "main", "image": images.BASE_IMAGE, "command": ["python", "-c", script]}
 
 
 def _job(name: str, container: dict[str, Any], *, completions: int = 1, **pod: Any) -> dict[str, Any]:
@@ -100,8 +123,8 @@ def test_a_deployment_becomes_ready_and_its_service_answers(node_tier: NodeTier,
         "Deployment", "web", lambda one: one["status"].get("readyReplicas") == 2, namespace=namespace, deadline_secs=120
     )
     address = node_tier.client.get("Service", "web", namespace=namespace)["spec"]["clusterIP"]
-    get = f"until wget -q -T 2 -O - http://{address}/; do sleep 0.2; done"  # kube-proxy follows a moment later
-    assert _run(node_tier, _job("client", _container(get)), namespace) == ["served\n"]
+    job = _job("client", _getter(f"http://{address}/"))
+    assert _run(node_tier, job, namespace) == ["served\n"]
 
 
 def test_an_indexed_job_on_a_claim(node_tier: NodeTier, namespace: str, tmp_path: Path) -> None:
@@ -129,8 +152,8 @@ def test_a_pod_reaches_the_machine_and_the_api(node_tier: NodeTier, namespace: s
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
         address = node_tier.expose(server.server_address[1])
-        api = "wget -q --no-check-certificate -O - https://$KUBERNETES_SERVICE_HOST:$KUBERNETES_SERVICE_PORT/livez"
-        logs = _run(node_tier, _job("caller", _container(f"wget -q -O - http://{address}/; {api}")), namespace)
+        job = _job("caller", _getter(f"http://{address}/", "https://10.96.0.1/livez"))
+        logs = _run(node_tier, job, namespace)
         server.shutdown()
         thread.join()
     assert logs == ["from the machine\nok"]

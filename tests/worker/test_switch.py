@@ -271,7 +271,19 @@ def test_what_went_home_can_be_taken_back(copied: Job) -> None:
 
 def test_there_is_no_way_home_without_a_last_pass(copied: Job) -> None:
     with driving(copied) as driver:
+        assert driver.failed("Pass", direction="Back") == "journal"
+        driver.done("Journal", revision=3, mode="Serving", active="b", frozenUntil=None, lockedBy="u")
         assert driver.failed("Pass", direction="Back") == "no-migration"
+
+
+def test_a_pass_never_goes_into_the_active_side(copied: Job) -> None:
+    with driving(copied) as driver:
+        driver.done("Pass", direction="Forward")
+        driver.flip()
+        assert driver.failed("Pass", direction="Forward") == "journal"
+        driver.done("Pass", direction="Back")
+        driver.done("Journal", revision=4, mode="Serving", active="a", frozenUntil=None, lockedBy="u")
+        assert driver.failed("Pass", direction="Back") == "journal"
 
 
 @pytest.mark.parametrize("seed", range(6))

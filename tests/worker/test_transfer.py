@@ -157,7 +157,7 @@ def test_verify_of_a_copy_that_is_not_complete_is_tried_again(planned: Job) -> N
 
 
 def test_no_secret_and_no_content_is_told(make_job: MakeJob) -> None:
-    job = make_job("qdrant", records=20)
+    job = make_job("qdrant", records=20, transfer={"shards": 1})
     job.secret("keys", "api", "hush-hush")
     job.resources[-1]["spec"]["apiKey"] = {"secretRef": {"name": "keys", "key": "api"}}
     found = [job.run("plan"), job.run("transfer"), job.run("verify")]

@@ -54,10 +54,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- /* What the operator does in a namespace that it serves. The rights of workers are among them: it may give no others. */ -}}
 {{- define "memferry.rules" -}}
 - apiGroups: [memferry.dev]
-  resources: [memorymigrations]
+  resources: [memorymigrations, memorybindings]
   verbs: [get, list, watch, patch]
 - apiGroups: [memferry.dev]
-  resources: [memorybackends, memorybindings]
+  resources: [memorybackends]
   verbs: [get, list, watch]
 - apiGroups: [memferry.dev]
   resources: [memorymigrations/status, memorybackends/status, memorybindings/status]

@@ -34,6 +34,7 @@ VERBS: Final[dict[str, Callable[[Work], dict[str, Any]]]] = {
     "verify": verify,
     "retire": retire,
 }
+_EXAMPLE: Final = "--folder FOLDER --claims FOLDER --state FOLDER"
 _PASSES: Final = frozenset({"busy", "fenced"})
 
 Folder = Annotated[Path, typer.Option(help="migration.yaml, secrets/NAME/KEY, config/NAME/KEY")]
@@ -131,7 +132,7 @@ def _verb(name: str, doc: str) -> None:
     def command(folder: Folder, claims: Claims, state: State, claim: Mounts = None) -> None:
         _run(name, _Places(folder, claims, state, claim), lambda work, _: VERBS[name](work))
 
-    command.__doc__ = doc
+    command.__doc__ = f"{doc}\n\n    Example: memferry worker {name} {_EXAMPLE}"
     worker_app.command(name)(command)
 
 
@@ -143,7 +144,10 @@ _verb("retire", "Deletes at the source what was moved, after one more comparison
 
 @worker_app.command("switch")
 def switch_command(folder: Folder, claims: Claims, state: State, claim: Mounts = None) -> None:
-    """Runs passes and does what the operator commands, until it says Stop."""
+    """Runs passes and does what the operator commands, until it says Stop.
+
+    Example: memferry worker switch --folder FOLDER --claims FOLDER --state FOLDER
+    """
 
     def work(of: Work, cluster: Cluster) -> dict[str, Any]:
         def commands() -> str | None:
@@ -156,7 +160,10 @@ def switch_command(folder: Folder, claims: Claims, state: State, claim: Mounts =
 
 @worker_app.command("probe")
 def probe_command(folder: Folder, claims: Claims, state: State, claim: Mounts = None) -> None:
-    """Looks at one MemoryBackend."""
+    """Looks at one MemoryBackend.
+
+    Example: memferry worker probe --folder FOLDER --claims FOLDER --state FOLDER
+    """
     os.environ["MEMFERRY_STATE_DIR"] = str(state)
     try:
         pod = _Places(folder, claims, state, claim).pod()

@@ -337,8 +337,8 @@ class Handled(_Part):
 
     retry_token: Digest = ""
     """The last `spec.retryToken` acted upon."""
-    operation_token: Digest = ""
-    """The last `spec.operationToken` acted upon."""
+    operation_token: Annotated[str, Field(max_length=192)] = ""
+    """The last `spec.operation` with its token that was acted upon."""
     suspended: bool = False
     """Whether `spec.suspend` is acted upon."""
 

@@ -105,7 +105,7 @@ class _Copy:
         self.expected = expected
         self.lock = threading.Lock()
         self.booked: Booked = lambda *_: None
-        self.observer = Observer()
+        self.observer: Observer | None = None
 
     def range(self, part: Range) -> None:
         """Copies one range from where the ledger says."""
@@ -148,7 +148,8 @@ class _Copy:
             books.of(kind).deduplicated += count
         with self.target.transaction():
             self.ledger.check()
-            self.observer.seen(part, before.page, page.records)
+            if self.observer is not None:
+                self.observer.seen(part, before.page, page.records)
             written = self.write(part, applied.records, state)
             quarantined = [*page.quarantined, *applied.quarantined, *written]
             failpoint("written")
@@ -191,7 +192,8 @@ class _Copy:
         if len(records):
             refused = self.target.write(part, records, self.plan.migration, fresh=self.fresh)
             quarantined += refused
-            self.observer.written(part, state.page, self.target.image(records))
+            if self.observer is not None:
+                self.observer.written(part, state.page, self.target.image(records))
             self.count(state, records, "written")
             for row in refused:
                 state.books.of(row.kind or "unknown").written -= 1
@@ -202,7 +204,10 @@ class _Copy:
         held = self.target.fetch(records)
         # A foreign target may file them under other ids.
         images = self.target.image(records)
-        actions = self.observer.judged(images, held, classify(images, held, self.plan.migration))
+        actions = classify(images, held, self.plan.migration)
+        if self.observer is not None:
+            actions = self.observer.judged(images, held, actions)
+            self.observer.unchanged(images.filter(rows_with(actions, UNCHANGED)))
         left: list[tuple[str, str, str]] = []
         write = {CREATE, UPDATE}
         for action, reason, overwrite in (
@@ -221,7 +226,6 @@ class _Copy:
                 left += [(kind, identity, reason) for kind, identity in chosen.identities()]
                 self.count(state, chosen, "conflicts")
         self.ledger.conflict(part.number, state.page, left)
-        self.observer.unchanged(images.filter(rows_with(actions, UNCHANGED)))
         self.count(state, records.filter(rows_with(actions, UNCHANGED)), "unchanged")
         return records.filter(rows_with(actions, *write))
 
@@ -309,7 +313,7 @@ def copy_ranges(
     read = before.total("read")
     fresh = plan.target_records == 0 and not resumed
     copy = _Copy(plan, source, target, ledger, options, progress, stop, fresh=fresh, done=read, expected=expected)
-    copy.booked, copy.observer = booked, observer or Observer()
+    copy.booked, copy.observer = booked, observer
     earlier: set[int] = set()
     for stage in _stages(plan, target):
         mine = [part for part in stage if part.number in chosen]

@@ -13,7 +13,7 @@ from typing import Final, Protocol, runtime_checkable
 
 from memferry._native import Batch, Keys, blake3_hex
 from memferry.backends.api import Reader, Source, as_foreign
-from memferry.errors import NotProvenError
+from memferry.errors import NotProvenError, RefusedError
 from memferry.ledger import Ledger
 from memferry.model import Limits, Page, Range, Stream
 from memferry.phases import stages
@@ -211,9 +211,18 @@ class Passes:
     Args:
         run: The migration, under its one lock.
         max_deletes: How many records a pass may delete; None for the larger of 100 and one per cent.
+
+    Raises:
+        RefusedError: `unsupported`.
     """
 
     def __init__(self, run: Run, max_deletes: int | None = None) -> None:
+        if getattr(run.target, "gathers", None) is not None:
+            raise RefusedError(
+                "unsupported",
+                f"profile `{run.target.profile}` keeps observations inside their entities, and takes no passes",
+                hint="strategy Offline copies it while nobody writes",
+            )
         self._run = run
         self._max_deletes = max_deletes
         self._plan = stages.bound_plan(run, copied=True)

@@ -37,6 +37,7 @@ def way_back_lost(plan: Plan, source_url: StoreUrl, source: Source) -> list[str]
         ("mapping", decided.mapping),
         ("sample", decided.sample),
         ("limit", decided.limit),
+        ("embedding", decided.embedding),
     ):
         if given is not None:
             lost.append(f"`{name}` cannot be inverted")

@@ -109,13 +109,14 @@ class _Retiring:
 
 def retire(work: Work) -> dict[str, Any]:
     """Verifies everything, deletes what was moved, and says what remains."""
-    url = work.ends.source
+    url, there = work.ends.source, work.ends.target
     if work.migration.spec.decommission.policy != "Delete":
         raise RefusedError("invalid", "spec.decommission.policy is Retain: nothing is deleted")
-    if url.profile != "native" or url.backend == "jsonl":
+    if url.profile != "native" or url.backend == "jsonl" or there.profile != "native":
         raise RefusedError(
             "unsupported",
-            f"records are not deleted out of a {url.backend} store of profile {url.profile}",
+            f"records are not deleted out of a {url.backend} store of profile {url.profile} after they went to one of "
+            f"profile {there.profile}",
             hint="the store is retired as a whole, by who keeps it",
         )
     with ExitStack() as opening:

@@ -126,7 +126,7 @@ class Switch:
         return made
 
     def _forward(self, opening: ExitStack) -> Passes:
-        self._refuse_switched()
+        self._refuse_wrong_side("Forward")
         run = self._work.opened(opening, self._work.ends.options)
         opening.enter_context(stages.locked(run))
         document = run.read()
@@ -135,6 +135,7 @@ class Switch:
         return Passes(run, self._max_deletes)
 
     def _back(self, opening: ExitStack) -> Home:
+        self._refuse_wrong_side("Back")
         work = self._work
         there = work.opened(opening, work.ends.options)
         back: Run = opening.enter_context(
@@ -197,6 +198,9 @@ class Switch:
             side: write_journal(url, self._binding, entry)
             for side, url in (("target", ends.target), ("source", ends.source))
         }
+        if self._ends is not None and (entry.active == self._sides["target"]) == (self._ends[0] == "Forward"):
+            # What is open is the direction that is not allowed any more.
+            self.close()
         return {**self._newest(), "kept": kept}
 
     def _newest(self) -> dict[str, Any]:
@@ -204,13 +208,15 @@ class Switch:
         found = newest([read_journal(url, self._binding) for url in (ends.source, ends.target)])
         return {"journal": None if found is None else found.to_json()}
 
-    def _refuse_switched(self) -> None:
-        """After the switch a pass there would write over what the application wrote."""
-        if self._work.migration.spec.cutover.binding_ref is None:
+    def _refuse_wrong_side(self, direction: str) -> None:
+        """A pass writes into the passive side only: into the other one it would write over the application."""
+        if self._work.migration.spec.cutover.binding_ref is None and direction == "Forward":
             return
         found = self._newest()["journal"]
-        if found is not None and found["active"] == self._sides["target"]:
-            raise RefusedError("journal", f"revision {found['revision']}: the target is active; passes only go home")
+        switched = found is not None and found["active"] == self._sides["target"]
+        if switched != (direction == "Back"):
+            active = "no side" if found is None else f"`{found['active']}`, revision {found['revision']},"
+            raise RefusedError("journal", f"a pass {direction} is not possible: {active} is active")
 
     def _probe(self, command: Command) -> dict[str, Any]:
         ends = self._work.ends

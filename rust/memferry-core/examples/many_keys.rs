@@ -6,6 +6,9 @@ use memferry_core::error::{Error, Result};
 use memferry_core::record::{CONTENT, Kind, RecordRef};
 use memferry_core::transform::dedup::{DedupKeys, key};
 
+/// Texts that are made at a time, within what is measured.
+const TEXTS: usize = 1024;
+
 /// The most memory that this process has had.
 fn peak_bytes() -> Result<f64> {
     let status = std::fs::read_to_string("/proc/self/status")?;
@@ -25,13 +28,17 @@ fn main() -> Result<()> {
     let count = count.ok_or_else(|| Error::invalid("usage: many_keys COUNT"))?;
     let (memory, cpu) = (peak_bytes()?, cpu_secs()?);
     let mut keys = DedupKeys::new(false);
-    let (mut text, mut scratch) = (String::new(), Vec::new());
-    for number in 0..count {
-        text.clear();
-        write!(text, "memory {number}").unwrap_or_default();
+    let (mut texts, mut scratch) = (vec![String::new(); TEXTS], Vec::new());
+    for first in (0..count).step_by(TEXTS) {
+        for (text, number) in texts.iter_mut().zip(first..count) {
+            text.clear();
+            write!(text, "memory {number}").unwrap_or_default();
+        }
         let mut record = RecordRef::new(Kind::Memory, "");
-        record.texts[CONTENT] = Some(&text);
-        keys.extend(key(&record, &mut scratch));
+        for text in texts.iter().take((count - first) as usize) {
+            record.texts[CONTENT] = Some(text);
+            keys.extend(key(&record, &mut scratch));
+        }
     }
     let (_, repeated) = keys.repeated();
     let (memory, cpu) = (peak_bytes()? - memory, cpu_secs()? - cpu);

@@ -1,6 +1,6 @@
 //! Tells whether a text is canonical, without building the value: what readers of our own stores ask of every row.
 
-use crate::value::{Value, number};
+use crate::value::{Value, number, special};
 
 /// Whether `text` is the canonical text of an object that nests no deeper than `depth`.
 ///
@@ -108,7 +108,7 @@ impl<'a> Scan<'a> {
         let start = self.at;
         let bytes = self.text.as_bytes();
         loop {
-            self.at += bytes[self.at..].iter().position(|b| *b < 0x20 || *b == b'"' || *b == b'\\')?;
+            self.at += special(&bytes[self.at..])?;
             match bytes[self.at] {
                 b'"' => {
                     self.at += 1;

@@ -53,11 +53,16 @@ pub struct RawBuilder {
 }
 
 impl RawBuilder {
+    /// A builder whose vectors share their numbers with a `vectors` column, as far as they are the ones there.
+    pub fn sharing(vectors: &ArrayRef) -> Result<Self> {
+        Ok(Self { vectors: VectorsBuilder::sharing(vectors)?, ..Self::default() })
+    }
+
     /// Appends a row.
     pub fn push(&mut self, key: &str, body: &[u8], vectors: &[VectorRef<'_>]) {
+        self.vectors.push(vectors);
         self.keys.append_value(key);
         self.bodies.append_value(body);
-        self.vectors.push(vectors);
         self.rows += 1;
         self.bytes += key.len() + body.len() + vectors.iter().map(|v| v.data.len()).sum::<usize>();
     }

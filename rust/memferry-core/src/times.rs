@@ -187,7 +187,22 @@ fn is_word(text: &str, first: impl Fn(u8) -> bool, others: impl Fn(u8) -> bool) 
 /// Canonical text of microseconds, `2024-06-15T10:30:00.000000Z`; `None` before the year 0 and after 9999-12-30 22:00.
 pub fn format_iso(micros: i64) -> Option<String> {
     let timestamp = CANONICAL.contains(&micros).then(|| Timestamp::from_microsecond(micros).ok())??;
-    Some(format!("{timestamp:.6}"))
+    let at = Offset::UTC.to_datetime(timestamp);
+    let mut text = *b"0000-00-00T00:00:00.000000Z";
+    let mut put = |places: std::ops::Range<usize>, mut number: i32| {
+        for place in text[places].iter_mut().rev() {
+            *place += (number % 10) as u8;
+            number /= 10;
+        }
+    };
+    put(0..4, at.year().into());
+    put(5..7, at.month().into());
+    put(8..10, at.day().into());
+    put(11..13, at.hour().into());
+    put(14..16, at.minute().into());
+    put(17..19, at.second().into());
+    put(20..26, at.subsec_nanosecond() / 1000);
+    std::str::from_utf8(&text).ok().map(str::to_owned)
 }
 
 /// Whether `text` is the canonical one of `micros`.
@@ -232,6 +247,16 @@ impl TimeCodec {
                 Some(Time { micros: Some(to_i64(f * 1e3)?), text: Some(value.to_canonical()) })
             }
             _ => None,
+        }
+    }
+
+    /// As [`Self::decode`] of a text: microseconds, and whether their canonical text is this one.
+    pub fn read_text(self, text: &str) -> Option<(Option<i64>, bool)> {
+        let micros = parse_iso(text);
+        match self {
+            Self::Native => Some((micros, is_canonical(text, micros))),
+            Self::Iso => micros.map(|_| (micros, is_canonical(text, micros))),
+            Self::EpochSeconds | Self::EpochMillis => None,
         }
     }
 
@@ -302,6 +327,31 @@ fn decode_pair(map: &Map) -> Option<Time> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn canonical_texts_are_those_of_the_library() {
+        let ends = [*CANONICAL.start(), *CANONICAL.end(), -1, 0, 1, 951_782_400_000_000, 1_718_447_400_123_456];
+        let spread = (0..20_000).map(|i| CANONICAL.start() + i * 15_778_981_234_567);
+        for micros in ends.into_iter().chain(spread).filter(|micros| CANONICAL.contains(micros)) {
+            let expected = format!("{:.6}", Timestamp::from_microsecond(micros).ok().unwrap_or_default());
+            assert_eq!(Some(&expected), format_iso(micros).as_ref());
+            assert_eq!(Some(micros), parse_iso(&expected));
+        }
+        assert_eq!((None, None), (format_iso(CANONICAL.start() - 1), format_iso(CANONICAL.end() + 1)));
+    }
+
+    #[test]
+    fn texts_are_read_as_values_are() {
+        for text in ["2024-06-15T10:30:00.123456Z", "2024-06-15", "yesterday", "", "2024-06-15T10:30:00.1234567+02:00"]
+        {
+            for codec in [TimeCodec::Native, TimeCodec::Iso, TimeCodec::EpochSeconds, TimeCodec::EpochMillis] {
+                let read = codec
+                    .read_text(text)
+                    .map(|(micros, canonical)| Time { micros, text: (!canonical).then(|| text.to_owned()) });
+                assert_eq!(codec.decode(&Value::Text(text.to_owned())), read, "{codec:?} {text}");
+            }
+        }
+    }
 
     #[test]
     fn canonical_text_is_left_out_and_anything_else_kept() {

@@ -141,7 +141,7 @@ pub fn store_keys(identities: Vec<(String, String)>, namespace: &str) -> PyRes<V
     let namespace = Uuid::try_parse(namespace).map_err(|e| Error::invalid(format!("namespace: {e}")))?;
     identities
         .iter()
-        .map(|(kind, id)| Ok(store_key(&RecordRef::new(Kind::parse(kind)?, id), Some(namespace))))
+        .map(|(kind, id)| Ok(store_key(&RecordRef::new(Kind::parse(kind)?, id), Some(namespace)).into_owned()))
         .collect()
 }
 

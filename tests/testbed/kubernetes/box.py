@@ -31,6 +31,7 @@ ADDRESS = "10.200.0.1"
 _HERE = Path(__file__).parent
 _PREFIX = "memferry-box-"
 _END_DEADLINE_SECS = 30.0
+_PROCESSES = 10
 _numbers = itertools.count(1)
 
 
@@ -263,6 +264,8 @@ def _parent_groups() -> dict[str, Path]:
 
 def _make_group(controller: str, parent: Path, group: Path) -> None:
     group.mkdir()
+    if controller == "cpu":  # one share for all of it, where each process of the machine has one, would starve it
+        (group / "cpu.shares").write_text(str(_PROCESSES * 1024))
     if controller == "cpuset":  # a new one has none
         for name in ("cpuset.cpus", "cpuset.mems"):
             (group / name).write_text((parent / name).read_text())

@@ -8,6 +8,7 @@ use crate::record::{
 use crate::times::Time;
 use crate::value::{Map, NATIVE_DEPTH, Value, canonical_f64, get, insert, parse_canonical_f64};
 
+use super::direct::Found;
 use super::vectors::{OwnedVector, VectorNote};
 use super::{Mapper, Outcome, TOP, put, take, vectors};
 
@@ -55,8 +56,12 @@ impl Mapper {
         key: &str,
         body: &[u8],
         stored: &[VectorRef<'_>],
+        found: &mut Found,
         out: &mut RecordBuilder,
     ) -> std::result::Result<u64, RowRefusal> {
+        if self.decode_directly(key, body, stored, found, out).is_some() {
+            return Ok(0);
+        }
         let value = Value::from_document(body, self.escaped, self.depth).map_err(|e| (None, "not-json", e.message))?;
         let Value::Map(body) = value else {
             return Err((None, "not-an-object", format!("expected an object, got {}", value.type_name())));
@@ -66,6 +71,27 @@ impl Mapper {
         })?;
         decode_claimed(map, self.gathering, key, body, stored, out)
             .map_err(|(reason, message)| (Some(map.kind.as_str()), reason, message))
+    }
+}
+
+impl Mapper {
+    /// The same where the table can go the direct way and the body is as it should be; else nothing was appended.
+    fn decode_directly(
+        &self,
+        key: &str,
+        body: &[u8],
+        stored: &[VectorRef<'_>],
+        found: &mut Found,
+        out: &mut RecordBuilder,
+    ) -> Option<()> {
+        let kind = self.direct.as_ref()?.read(body, found)?;
+        let notes = found.notes();
+        let mut record = found.record(kind, key);
+        record.vectors = vectors::named(&self.profile.of(kind)?.vectors, stored, &notes);
+        if record.vectors.iter().any(|vector| vectors::check(vector).is_err()) {
+            return None;
+        }
+        out.push(&record).ok()
     }
 }
 
@@ -162,13 +188,15 @@ fn decode_body(map: &KindMap, key: &str, mut body: Map) -> Outcome<(Owned, Vec<S
 fn decode_marker(value: &Value) -> Option<(String, [u8; 16])> {
     let Value::Map(map) = value else { return None };
     match (get(map, "migration")?, get(map, "digest")?) {
-        (Value::Text(migration), Value::Text(hex))
-            if map.len() == 2 && hex.len() == 32 && hex.bytes().all(|b| b.is_ascii_hexdigit()) =>
-        {
-            Some((migration.clone(), u128::from_str_radix(hex, 16).ok()?.to_be_bytes()))
-        }
+        (Value::Text(migration), Value::Text(hex)) if map.len() == 2 => Some((migration.clone(), digest_of_hex(hex)?)),
         _ => None,
     }
+}
+
+/// The digest of a marker.
+pub(super) fn digest_of_hex(hex: &str) -> Option<[u8; 16]> {
+    let digits = hex.len() == 32 && hex.bytes().all(|b| b.is_ascii_hexdigit());
+    u128::from_str_radix(hex, 16).ok().filter(|_| digits).map(u128::to_be_bytes)
 }
 
 fn decode_id(rule: &IdRule, key: &str, body: &mut Map) -> Outcome<String> {

@@ -1,19 +1,23 @@
 //! The mapper: runs a profile table over batches, raw to canonical and back.
 
 mod decode;
+mod direct;
 mod encode;
 mod vectors;
+
+use std::borrow::Cow;
 
 use arrow_array::RecordBatch;
 use hashbrown::HashMap;
 use uuid::Uuid;
 
+use direct::{Direct, Found, Written};
 pub use encode::whole;
 
 use crate::error::Result;
 use crate::gaps::{Carries, GapSet, kind_gap, nested_gaps};
 use crate::gather;
-use crate::profile::Profile;
+use crate::profile::{KindMap, Profile};
 use crate::raw::{Quarantined, RawBuilder, RawView};
 use crate::record::{Kind, RecordBuilder, RecordRef, RecordView};
 use crate::value::{FOREIGN_DEPTH, Map, NATIVE_DEPTH, Value, insert, remove};
@@ -56,6 +60,7 @@ pub struct Mapper {
     /// Lists stay with their record, as the note [`GATHERED`](crate::gaps::GATHERED), instead of becoming records.
     gathering: bool,
     carries: [Option<Carries>; 4],
+    direct: Option<Direct>,
 }
 
 impl Mapper {
@@ -63,7 +68,8 @@ impl Mapper {
     pub fn new(profile: Profile, escaped: bool) -> Self {
         let carries = Kind::ALL.map(|kind| profile.of(kind).map(|map| Carries::new(map, profile.native)));
         let depth = if profile.native { NATIVE_DEPTH } else { FOREIGN_DEPTH };
-        Self { profile, escaped, depth, gathering: false, carries }
+        let direct = if escaped { Direct::of(&profile, depth) } else { None };
+        Self { profile, escaped, depth, gathering: false, carries, direct }
     }
 
     /// The same mapper for a target whose observations live inside their entity: read and written with it.
@@ -95,12 +101,12 @@ impl Mapper {
     /// Reads a raw batch.
     pub fn decode(&self, raw: &RecordBatch) -> Result<Decoded> {
         let view = RawView::new(raw)?;
-        let mut records = RecordBuilder::default();
-        let mut quarantined = Vec::new();
+        let mut records = RecordBuilder::sharing(raw.column(2))?;
+        let (mut quarantined, mut found) = (Vec::new(), Found::default());
         let mut exploded = 0;
         for row in 0..view.len() {
             let (key, body) = (view.key(row), view.body(row));
-            match self.decode_row(key, body, &view.vectors(row), &mut records) {
+            match self.decode_row(key, body, &view.vectors(row), &mut found, &mut records) {
                 Ok(n) => exploded += n,
                 Err((kind, reason, message)) => quarantined.push(Quarantined {
                     key: key.to_owned(),
@@ -129,7 +135,7 @@ impl Mapper {
         marker: Option<&str>,
     ) -> Result<Encoded> {
         let view = RecordView::new(records)?;
-        let mut raw = RawBuilder::default();
+        let mut raw = RawBuilder::sharing(RecordView::vectors_of(records)?)?;
         let (mut rows, mut quarantined, mut nested_count) = (Vec::new(), Vec::new(), 0);
         let mut scratch = Vec::new();
         let mut body = String::new();
@@ -150,8 +156,7 @@ impl Mapper {
                 None => record.marker_migration.zip(record.marker_digest.map(u128::from_be_bytes)),
             };
             body.clear();
-            let written =
-                encode::body(map, &record, &key, items, mark).and_then(|map| self.write(&Value::Map(map), &mut body));
+            let written = self.encode_row(map, &record, &key, items, mark, &mut body);
             match written {
                 Ok(()) => {
                     raw.push(&key, body.as_bytes(), &vectors::stored(&map.vectors, record.vectors));
@@ -162,6 +167,23 @@ impl Mapper {
             }
         }
         Ok(Encoded { raw: raw.finish()?, rows, quarantined, nested: nested_count })
+    }
+
+    fn encode_row(
+        &self,
+        map: &KindMap,
+        record: &RecordRef<'_>,
+        key: &str,
+        items: &[String],
+        marker: Option<(&str, u128)>,
+        body: &mut String,
+    ) -> Outcome<()> {
+        let direct = self.direct.as_ref().and_then(|direct| direct.write(&Written { record, key, marker }, body));
+        if direct.is_some() {
+            return Ok(());
+        }
+        body.clear();
+        self.write(&Value::Map(encode::body(map, record, key, items, marker)?), body)
     }
 
     fn write(&self, value: &Value, body: &mut String) -> Outcome<()> {
@@ -177,16 +199,17 @@ impl Mapper {
 }
 
 /// The key under which a store files a record: its id, or a UUIDv5 where the store takes only UUIDs and u64.
-pub fn store_key(record: &RecordRef<'_>, namespace: Option<Uuid>) -> String {
-    let Some(namespace) = namespace else { return record.id.to_owned() };
-    let uuid = Uuid::try_parse(record.id).is_ok_and(|u| u.hyphenated().to_string() == record.id);
+pub fn store_key<'a>(record: &RecordRef<'a>, namespace: Option<Uuid>) -> Cow<'a, str> {
+    let Some(namespace) = namespace else { return record.id.into() };
+    let hyphenated = |u: Uuid| *u.as_hyphenated().encode_lower(&mut Uuid::encode_buffer()) == *record.id;
+    let uuid = Uuid::try_parse(record.id).is_ok_and(hyphenated);
     // Only memories keep numbers: the tables of other kinds count from 1 too.
     let number = record.kind == Kind::Memory && record.id.parse::<u64>().is_ok_and(|n| n.to_string() == record.id);
     if uuid || number {
-        return record.id.to_owned();
+        return record.id.into();
     }
     let name = format!("{}:{}", record.kind.as_str(), record.id);
-    Uuid::new_v5(&namespace, name.as_bytes()).hyphenated().to_string()
+    Uuid::new_v5(&namespace, name.as_bytes()).hyphenated().to_string().into()
 }
 
 /// Takes the value at a path out of `map`; objects that become empty by it go too.

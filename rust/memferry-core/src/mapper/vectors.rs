@@ -4,20 +4,33 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 
 use crate::profile::{Profile, VectorsPlace};
 use crate::record::{VectorKind, VectorRef, Vectors};
-use crate::value::{Map, Value, get, insert, remove};
+use crate::value::{Map, Value, get, insert, remove, write_text};
 
 use super::Outcome;
 
-/// What a store that keeps only names and numbers has no room for.
-pub(super) struct VectorNote {
-    stored: String,
-    name: String,
-    model: Option<String>,
-    normalized: Option<bool>,
+/// What a store that keeps only names and numbers has no room for; `T` is what holds a text.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct VectorNote<T = String> {
+    pub(super) stored: T,
+    pub(super) name: T,
+    pub(super) model: Option<T>,
+    pub(super) normalized: Option<bool>,
+}
+
+impl<T: Copy> VectorNote<T> {
+    /// The same note with its texts in other hands.
+    pub(super) fn map<U>(&self, text: impl Fn(T) -> U) -> VectorNote<U> {
+        VectorNote {
+            stored: text(self.stored),
+            name: text(self.name),
+            model: self.model.map(&text),
+            normalized: self.normalized,
+        }
+    }
 }
 
 /// Name under which a store keeps a vector; not every store takes an empty one.
-fn stored_name(name: &str) -> &str {
+pub(super) fn stored_name(name: &str) -> &str {
     if name.is_empty() { "default" } else { name }
 }
 
@@ -72,19 +85,54 @@ pub(super) fn stored<'a>(place: &VectorsPlace, mut vectors: Vectors<'a>) -> Vect
 }
 
 /// The reverse of [`stored`], with the notes about them.
-pub(super) fn named<'a>(place: &VectorsPlace, vectors: &[VectorRef<'a>], notes: &'a [VectorNote]) -> Vectors<'a> {
+pub(super) fn named<'a, T: AsRef<str>>(
+    place: &VectorsPlace,
+    vectors: &[VectorRef<'a>],
+    notes: &'a [VectorNote<T>],
+) -> Vectors<'a> {
     if !Profile::stores_vectors(place) {
         return Vectors::new();
     }
     let mut vectors: Vectors<'a> = vectors.iter().copied().collect();
     for vector in &mut vectors {
-        if let Some(note) = notes.iter().find(|note| note.stored == vector.name) {
-            vector.name = &note.name;
-            vector.model = note.model.as_deref();
+        if let Some(note) = notes.iter().find(|note| note.stored.as_ref() == vector.name) {
+            vector.name = note.name.as_ref();
+            vector.model = note.model.as_ref().map(AsRef::as_ref);
             vector.normalized = note.normalized;
         }
     }
     vectors
+}
+
+/// Whether a store that keeps only names and numbers would forget something of a vector.
+pub(super) fn needs_note(v: &VectorRef<'_>) -> bool {
+    v.name != stored_name(v.name) || v.model.is_some() || v.normalized.is_some()
+}
+
+/// Appends the notes about these vectors as canonical text.
+pub(super) fn write_note_texts(vectors: &[VectorRef<'_>], out: &mut String) {
+    let mut before = '[';
+    for v in vectors.iter().filter(|v| needs_note(v)) {
+        out.push(before);
+        before = ',';
+        out.push_str("{\"model\":");
+        match v.model {
+            Some(model) => write_text(model, out),
+            None => out.push_str("null"),
+        }
+        out.push_str(",\"name\":");
+        write_text(v.name, out);
+        out.push_str(",\"normalized\":");
+        out.push_str(match v.normalized {
+            Some(true) => "true",
+            Some(false) => "false",
+            None => "null",
+        });
+        out.push_str(",\"stored\":");
+        write_text(stored_name(v.name), out);
+        out.push('}');
+    }
+    out.push(']');
 }
 
 /// The notes about these vectors, if any needs one.
@@ -95,7 +143,7 @@ pub(super) fn write_notes(vectors: &[VectorRef<'_>]) -> Outcome<Option<Value>> {
         if vectors.iter().filter(|other| stored_name(other.name) == stored).count() > 1 {
             return Err(("bad-vector", format!("two vectors would be called {stored:?} in the target")));
         }
-        if v.name == stored && v.model.is_none() && v.normalized.is_none() {
+        if !needs_note(v) {
             continue;
         }
         let mut map = Map::new();

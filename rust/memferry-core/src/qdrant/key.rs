@@ -1,11 +1,17 @@
 //! Point ids: a number or a UUID, numbers first, as the server orders them.
 
 use std::fmt;
+use std::ops::ControlFlow;
 
 use qdrant_client::qdrant::{PointId, point_id::PointIdOptions};
 use uuid::Uuid;
 
+use super::wire;
 use crate::error::{Error, Result};
+
+/// Fields of `PointId`.
+const NUMBER: u32 = 1;
+const UUID: u32 = 2;
 
 /// A point id. The derived order is the order in which the server scrolls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -38,6 +44,37 @@ impl Key {
         .ok_or_else(|| Error::new(crate::error::Code::StoreFormat, format!("not a point id: {options:?}")))
     }
 
+    /// From the bytes of the wire.
+    pub fn read(message: &[u8]) -> Result<Self> {
+        let bad = || Error::new(crate::error::Code::StoreFormat, "not a point id");
+        let mut found = None;
+        wire::fields(message, |number, field| {
+            match number {
+                NUMBER => found = Some(Self::Number(field.number()?)),
+                UUID => found = Some(Self::Uuid(Uuid::try_parse(field.text()?).map_err(|_| bad())?)),
+                _ => {}
+            }
+            Ok(ControlFlow::Continue(()))
+        })?;
+        found.ok_or_else(bad)
+    }
+
+    /// Appends it as `field` of a message.
+    pub fn write(self, field: u32, out: &mut Vec<u8>) {
+        match self {
+            Self::Number(number) => {
+                wire::put_len(out, field, 1 + wire::varint_len(number));
+                wire::put_number(out, NUMBER, number);
+            }
+            Self::Uuid(uuid) => {
+                let mut text = Uuid::encode_buffer();
+                let text = uuid.as_hyphenated().encode_lower(&mut text).as_bytes();
+                wire::put_len(out, field, wire::field_len(UUID, text.len()));
+                wire::put_bytes(out, UUID, text);
+            }
+        }
+    }
+
     /// To the wire.
     pub fn to_wire(self) -> PointId {
         let options = match self {
@@ -67,6 +104,8 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
     use proptest::prelude::*;
+    use prost::Message as _;
+    use qdrant_client::qdrant::PointStruct;
 
     #[test]
     fn numbers_come_before_uuids() {
@@ -107,6 +146,10 @@ mod tests {
             for key in [Key::Number(number), Key::Uuid(Uuid::from_u128(bits))] {
                 prop_assert_eq!(key, Key::from_wire(Some(&key.to_wire())).unwrap());
                 prop_assert_eq!(key, Key::parse(&key.to_string()).unwrap());
+                prop_assert_eq!(key, Key::read(&key.to_wire().encode_to_vec()).unwrap());
+                let mut point = Vec::new();
+                key.write(1, &mut point);
+                prop_assert_eq!(Some(key.to_wire()), PointStruct::decode(&*point).unwrap().id);
             }
         }
     }

@@ -1,4 +1,5 @@
-//! Qdrant over gRPC: the messages and stubs of the official crate on a channel of our own.
+//! Qdrant over gRPC: the messages and stubs of the official crate on a channel of our own. Only points, which are many,
+//! are written and read as bytes (`wire`), without its messages in between.
 //!
 //! The channel is ours because the official client's has no certificate authority of the user's choice, repeats every
 //! call once by itself and copies each request for that. Retrying is the caller's: errors say whether it can help.
@@ -9,7 +10,9 @@ mod key;
 mod payload;
 mod points;
 mod read;
+mod rpc;
 mod status;
+mod wire;
 mod write;
 
 use std::future::Future;

@@ -1,139 +1,322 @@
-//! Payloads: canonical text to the messages of the wire and back.
+//! Payloads: canonical text to the bytes of the wire and back, in one pass each.
 
-use std::collections::HashMap;
 use std::fmt::Write as _;
+use std::ops::{ControlFlow, Range};
 
-use qdrant_client::qdrant::{ListValue, NullValue, Struct, Value as Wire, value::Kind};
+use jiter::{Jiter, Peek};
 use smallvec::SmallVec;
 
-use crate::value::{Value, canonical_f64, unescape_key, write_text};
+use super::wire::{self, Field};
+use crate::error::{Code, Error, Result};
+use crate::value::{MAX_DEPTH, Map, Value, canonical_f64, number, unescape_key, write_text};
 
 /// Messages that may lie within each other below a payload, so that a point stays readable: Protocol Buffers readers
 /// refuse a hundred, and a point in its request or answer takes some of them.
 const MAX_MESSAGES: usize = 96;
 
-type Fields = HashMap<String, Wire>;
+/// Fields of `Value`, one of which it has.
+mod kind {
+    pub const NULL: u32 = 1;
+    pub const DOUBLE: u32 = 2;
+    pub const INTEGER: u32 = 3;
+    pub const TEXT: u32 = 4;
+    pub const BOOLEAN: u32 = 5;
+    pub const OBJECT: u32 = 6;
+    pub const LIST: u32 = 7;
+}
+/// Fields of an entry of a map.
+mod entry {
+    pub const KEY: u32 = 1;
+    pub const VALUE: u32 = 2;
+}
+/// Fields of `Struct` and `ListValue`.
+const MEMBERS: u32 = 1;
+const ITEMS: u32 = 1;
 
-/// Reads a body for the wire; why not, if it cannot be said there.
-pub fn from_body(body: &[u8]) -> Result<Fields, String> {
-    let text = std::str::from_utf8(body).map_err(|_| "the body is not UTF-8".to_owned())?;
-    match Value::from_canonical(text).map_err(|e| e.message)? {
-        Value::Map(map) => fields(map, 0),
-        other => Err(format!("a payload is an object, got: {}", other.type_name())),
+/// Appends the entries of a payload to a message that has them as `field`; why not, if the wire cannot say them.
+///
+/// After a refusal there may be anything behind what stood in `out`.
+pub fn write(body: &[u8], field: u32, out: &mut Vec<u8>) -> std::result::Result<(), String> {
+    let start = out.len();
+    if entries(body, field, out).is_some() {
+        return Ok(());
     }
+    // Not as memferry prints it, or not to be said: the slow way knows which.
+    let text = std::str::from_utf8(body).map_err(|_| "the body is not UTF-8".to_owned())?;
+    let value = match Value::from_canonical(text).map_err(|e| e.message)? {
+        Value::Map(map) => {
+            sayable(&map, 0)?;
+            Value::Map(map)
+        }
+        other => return Err(format!("a payload is an object, got: {}", other.type_name())),
+    };
+    out.truncate(start);
+    entries(value.to_canonical().as_bytes(), field, out).ok_or_else(|| "a payload that cannot be said".to_owned())
 }
 
-/// Any object for the wire.
-pub fn fields(map: crate::value::Map, messages: usize) -> Result<Fields, String> {
-    map.into_iter()
-        .map(|(key, value)| {
-            let plain = unescape_key(&key).ok_or_else(|| format!("a payload has no place for the key {key:?}"))?;
-            // The entry of the map and the value in it.
-            let value = wire(value, messages + 2)?;
-            let plain = if plain.len() == key.len() { key } else { plain.to_owned() };
-            Ok((plain, value))
-        })
-        .collect()
+fn entries(body: &[u8], field: u32, out: &mut Vec<u8>) -> Option<()> {
+    let mut json = Jiter::new(body);
+    if json.peek().ok()? != Peek::Object {
+        return None;
+    }
+    members(&mut json, field, 0, out)?;
+    json.finish().ok()
 }
 
-fn wire(value: Value, messages: usize) -> Result<Wire, String> {
+/// The members of the object that is next, as entries of a map; only as canonical text has them, each key once.
+fn members(json: &mut Jiter<'_>, field: u32, messages: usize, out: &mut Vec<u8>) -> Option<()> {
+    let mut key = json.known_object().ok()?;
+    let mut before: Option<Range<usize>> = None;
+    while let Some(escaped) = key {
+        let plain = unescape_key(escaped)?.as_bytes();
+        if before.is_some_and(|before| out[before] >= *plain) {
+            return None;
+        }
+        let open = wire::begin_message(out, field, 0);
+        wire::put_bytes(out, entry::KEY, plain);
+        let (key_len, head_len) = (plain.len(), wire::field_len(entry::KEY, plain.len()) - plain.len());
+        let peek = json.peek().ok()?;
+        // The entry of the map and the value in it.
+        value(json, peek, entry::VALUE, messages + 2, out)?;
+        let key_at = wire::end_message(out, &open) + head_len;
+        before = Some(key_at..key_at + key_len);
+        key = json.next_key().ok()?;
+    }
+    Some(())
+}
+
+/// The value that is next.
+fn value(json: &mut Jiter<'_>, peek: Peek, field: u32, messages: usize, out: &mut Vec<u8>) -> Option<()> {
+    if messages > MAX_MESSAGES {
+        return None;
+    }
+    let open = wire::begin_message(out, field, 0);
+    match peek {
+        Peek::Null => {
+            json.known_null().ok()?;
+            wire::put_number(out, kind::NULL, 0);
+        }
+        Peek::True | Peek::False => wire::put_number(out, kind::BOOLEAN, json.known_bool(peek).ok()?.into()),
+        Peek::String => wire::put_bytes(out, kind::TEXT, json.known_str().ok()?.as_bytes()),
+        Peek::Array => {
+            let list = wire::begin_message(out, kind::LIST, 0);
+            let mut next = json.known_array().ok()?;
+            while let Some(peek) = next {
+                value(json, peek, ITEMS, messages + 2, out)?;
+                next = json.array_step().ok()?;
+            }
+            wire::end_message(out, &list);
+        }
+        Peek::Object => {
+            let object = wire::begin_message(out, kind::OBJECT, 0);
+            members(json, MEMBERS, messages + 1, out)?;
+            wire::end_message(out, &object);
+        }
+        peek if peek.is_num() => match number(std::str::from_utf8(json.known_number_bytes(peek).ok()?).ok()?).ok()? {
+            Value::Int(int) => wire::put_number(out, kind::INTEGER, int as u64),
+            Value::Float(float) => wire::put_double(out, kind::DOUBLE, float),
+            _ => return None,
+        },
+        _ => return None,
+    }
+    wire::end_message(out, &open);
+    Some(())
+}
+
+/// Why the wire cannot say these members, if it cannot.
+fn sayable(map: &Map, messages: usize) -> std::result::Result<(), String> {
+    map.iter().try_for_each(|(key, value)| {
+        unescape_key(key).ok_or_else(|| format!("a payload has no place for the key {key:?}"))?;
+        value_sayable(value, messages + 2)
+    })
+}
+
+fn value_sayable(value: &Value, messages: usize) -> std::result::Result<(), String> {
     if messages > MAX_MESSAGES {
         return Err("nested deeper than the wire can carry".to_owned());
     }
-    let kind = match value {
-        Value::Null => Kind::NullValue(NullValue::NullValue.into()),
-        Value::Bool(flag) => Kind::BoolValue(flag),
-        Value::Int(int) => Kind::IntegerValue(int),
-        Value::Float(float) if float.is_finite() => Kind::DoubleValue(float),
-        Value::Text(text) => Kind::StringValue(text),
-        Value::List(items) => {
-            let values: Result<_, _> = items.into_iter().map(|item| wire(item, messages + 2)).collect();
-            Kind::ListValue(ListValue { values: values? })
-        }
-        Value::Map(map) => Kind::StructValue(Struct { fields: fields(map, messages + 1)? }),
-        Value::UInt(uint) => return Err(format!("a payload has no integer above 9223372036854775807, got: {uint}")),
-        Value::Float(float) => return Err(format!("a payload has no number for {float}")),
-        Value::Number(text) => return Err(format!("a payload has no exact number for {text}")),
-        Value::Bytes(_) => return Err("a payload has no bytes".to_owned()),
-    };
-    Ok(Wire { kind: Some(kind) })
-}
-
-/// Appends the canonical text of a payload.
-pub fn write_body(fields: &Fields, out: &mut String) {
-    // Escaping puts one more `$` before each key that has one, so it does not change the order.
-    let mut members: SmallVec<[(&String, &Wire); 32]> = fields.iter().collect();
-    members.sort_unstable_by(|a, b| a.0.cmp(b.0));
-    out.push('{');
-    for (i, (key, value)) in members.into_iter().enumerate() {
-        if i > 0 {
-            out.push(',');
-        }
-        if key.starts_with('$') {
-            out.push_str("\"$");
-            let quote = out.len();
-            write_text(key, out);
-            out.remove(quote);
-        } else {
-            write_text(key, out);
-        }
-        out.push(':');
-        write_value(value, out);
+    match value {
+        Value::List(items) => items.iter().try_for_each(|item| value_sayable(item, messages + 2)),
+        Value::Map(map) => sayable(map, messages + 1),
+        Value::UInt(uint) => Err(format!("a payload has no integer above 9223372036854775807, got: {uint}")),
+        Value::Float(float) if !float.is_finite() => Err(format!("a payload has no number for {float}")),
+        Value::Number(text) => Err(format!("a payload has no exact number for {text}")),
+        Value::Bytes(_) => Err("a payload has no bytes".to_owned()),
+        Value::Null | Value::Bool(_) | Value::Int(_) | Value::Float(_) | Value::Text(_) => Ok(()),
     }
-    out.push('}');
 }
 
-fn write_value(value: &Wire, out: &mut String) {
-    match &value.kind {
-        None | Some(Kind::NullValue(_)) => out.push_str("null"),
-        Some(Kind::BoolValue(flag)) => out.push_str(if *flag { "true" } else { "false" }),
-        Some(Kind::IntegerValue(int)) => write!(out, "{int}").unwrap_or_default(),
-        Some(Kind::DoubleValue(float)) if float.is_finite() => {
-            out.push_str(ryu::Buffer::new().format_finite(*float));
+/// Entries of a map as they came, keys and encoded values.
+#[derive(Default)]
+pub struct Entries<'a>(SmallVec<[(&'a str, &'a [u8]); 24]>);
+
+impl<'a> Entries<'a> {
+    /// Adds an entry.
+    pub fn push(&mut self, message: &'a [u8]) -> Result<()> {
+        let (mut key, mut value) = ("", &[][..]);
+        wire::fields(message, |number, field| {
+            match number {
+                entry::KEY => key = field.text()?,
+                entry::VALUE => value = field.bytes()?,
+                _ => {}
+            }
+            Ok(ControlFlow::Continue(()))
+        })?;
+        self.0.push((key, value));
+        Ok(())
+    }
+
+    /// Appends the canonical text of the object that has these members.
+    pub fn write(self, out: &mut String) -> Result<()> {
+        self.write_at(0, out)
+    }
+
+    fn write_at(mut self, depth: usize, out: &mut String) -> Result<()> {
+        // Escaping puts one more `$` before each key that has one, so it does not change the order.
+        self.0.sort_by_key(|(key, _)| *key);
+        out.push('{');
+        let mut first = true;
+        for (i, (key, value)) in self.0.iter().enumerate() {
+            // Of a key that stands twice the last one counts, as in any map on the wire.
+            if self.0.get(i + 1).is_some_and(|(next, _)| next == key) {
+                continue;
+            }
+            if !std::mem::take(&mut first) {
+                out.push(',');
+            }
+            if key.starts_with('$') {
+                out.push_str("\"$");
+                let quote = out.len();
+                write_text(key, out);
+                out.remove(quote);
+            } else {
+                write_text(key, out);
+            }
+            out.push(':');
+            write_value(value, depth + 1, out)?;
         }
-        Some(Kind::DoubleValue(float)) => out.push_str(&canonical_f64(*float)),
-        Some(Kind::StringValue(text)) => write_text(text, out),
-        Some(Kind::ListValue(list)) => {
+        out.push('}');
+        Ok(())
+    }
+}
+
+fn write_value(message: &[u8], depth: usize, out: &mut String) -> Result<()> {
+    if depth > MAX_DEPTH {
+        return Err(Error::new(Code::StoreFormat, format!("a payload that nests deeper than {MAX_DEPTH}")));
+    }
+    let mut last = None;
+    wire::fields(message, |number, field| {
+        if (kind::NULL..=kind::LIST).contains(&number) {
+            last = Some((number, field));
+        }
+        Ok(ControlFlow::Continue(()))
+    })?;
+    match last {
+        Some((kind::DOUBLE, field)) => match field.double()? {
+            float if float.is_finite() => out.push_str(ryu::Buffer::new().format_finite(float)),
+            float => out.push_str(&canonical_f64(float)),
+        },
+        Some((kind::INTEGER, field)) => write!(out, "{}", field.number()? as i64).unwrap_or_default(),
+        Some((kind::TEXT, field)) => write_text(field.text()?, out),
+        Some((kind::BOOLEAN, field)) => out.push_str(if field.number()? == 0 { "false" } else { "true" }),
+        Some((kind::OBJECT, field)) => {
+            let mut entries = Entries::default();
+            within(field, MEMBERS, |entry| entries.push(entry))?;
+            entries.write_at(depth, out)?;
+        }
+        Some((kind::LIST, field)) => {
             out.push('[');
-            for (i, item) in list.values.iter().enumerate() {
-                if i > 0 {
+            let mut first = true;
+            within(field, ITEMS, |item| {
+                if !std::mem::take(&mut first) {
                     out.push(',');
                 }
-                write_value(item, out);
-            }
+                write_value(item, depth + 1, out)
+            })?;
             out.push(']');
         }
-        Some(Kind::StructValue(object)) => write_body(&object.fields, out),
+        _ => out.push_str("null"),
     }
+    Ok(())
+}
+
+/// Calls `each` with the messages that a message has as its field `wanted`.
+fn within<'a>(message: Field<'a>, wanted: u32, mut each: impl FnMut(&'a [u8]) -> Result<()>) -> Result<()> {
+    wire::fields(message.bytes()?, |number, field| {
+        if number == wanted {
+            each(field.bytes()?)?;
+        }
+        Ok(ControlFlow::Continue(()))
+    })
 }
 
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
+    use std::collections::HashMap;
+
     use super::*;
-    use crate::value::{Map, escape_key};
+    use crate::value::escape_key;
     use proptest::prelude::*;
     use prost::Message as _;
-    use qdrant_client::qdrant::{PointStruct, RetrievedPoint, ScrollResponse, UpsertPoints};
+    use qdrant_client::qdrant::{
+        ListValue, NullValue, PointStruct, RetrievedPoint, Struct, UpsertPoints, Value as Wire, value::Kind,
+    };
 
-    fn round_trip(body: &str) -> Result<String, String> {
-        let payload = from_body(body.as_bytes())?;
-        let request =
-            UpsertPoints { points: vec![PointStruct { payload, ..Default::default() }], ..Default::default() };
-        let mut read = UpsertPoints::decode(&*request.encode_to_vec()).map_err(|e| e.to_string()).unwrap();
-        let payload = read.points.remove(0).payload;
-        let answer =
-            ScrollResponse { result: vec![RetrievedPoint { payload, ..Default::default() }], ..Default::default() };
-        let read = ScrollResponse::decode(&*answer.encode_to_vec()).unwrap();
-        let mut text = String::new();
-        write_body(&read.result[0].payload, &mut text);
-        Ok(text)
+    const PAYLOAD: u32 = 3;
+
+    /// A payload as the official types have it.
+    fn official(map: &Map) -> HashMap<String, Wire> {
+        map.iter().map(|(key, value)| (unescape_key(key).unwrap().to_owned(), official_value(value))).collect()
+    }
+
+    fn official_value(value: &Value) -> Wire {
+        let kind = match value {
+            Value::Null => Kind::NullValue(NullValue::NullValue.into()),
+            Value::Bool(flag) => Kind::BoolValue(*flag),
+            Value::Int(int) => Kind::IntegerValue(*int),
+            Value::Float(float) => Kind::DoubleValue(*float),
+            Value::Text(text) => Kind::StringValue(text.clone()),
+            Value::List(items) => Kind::ListValue(ListValue { values: items.iter().map(official_value).collect() }),
+            Value::Map(map) => Kind::StructValue(Struct { fields: official(map) }),
+            other => panic!("not to be said: {other:?}"),
+        };
+        Wire { kind: Some(kind) }
+    }
+
+    /// What the official types read of the bytes that are written for `body`, within a request.
+    fn written(body: &str) -> std::result::Result<HashMap<String, Wire>, String> {
+        let mut point = Vec::new();
+        write(body.as_bytes(), PAYLOAD, &mut point)?;
+        let mut request = Vec::new();
+        wire::put_bytes(&mut request, 3, &point);
+        let mut read = UpsertPoints::decode(&*request).unwrap();
+        Ok(read.points.remove(0).payload)
+    }
+
+    /// The text that is read of a payload which the official types have written.
+    fn read(payload: &HashMap<String, Wire>) -> Result<String> {
+        let point = RetrievedPoint { payload: payload.clone(), ..Default::default() }.encode_to_vec();
+        let (mut entries, mut text) = (Entries::default(), String::new());
+        wire::fields(&point, |_, field| entries.push(field.bytes()?).map(ControlFlow::Continue))?;
+        entries.write(&mut text).map(|()| text)
     }
 
     #[test]
     fn types_stay_what_they_are() {
-        let body = r#"{"$$f64":"x","a":1,"b":1.0,"c":-0.0,"d":null,"e":{},"f":[],"g":[{"$$":true}],"h":"ü\u0001"}"#;
-        assert_eq!(body, round_trip(body).unwrap());
+        let body =
+            r#"{"":2,"$$f64":"x","a":1,"b":1.0,"c":-0.0,"d":null,"e":{},"f":[],"g":[{"$$":true}],"h":"ü\u0001"}"#;
+        let payload = written(body).unwrap();
+        assert_eq!(Some(&Kind::IntegerValue(1)), payload["a"].kind.as_ref());
+        assert_eq!(Some(&Kind::DoubleValue(1.0)), payload["b"].kind.as_ref());
+        assert_eq!(Some(&Kind::StringValue("x".to_owned())), payload["$f64"].kind.as_ref());
+        assert_eq!(body, read(&payload).unwrap());
+    }
+
+    #[test]
+    fn texts_that_are_not_canonical_are_read_too() {
+        let (body, odd) = (r#"{"":0,"a":1,"b":{"c":[]}}"#, r#" {"b" :{"c":[ ] },"a":1, "":0} "#);
+        assert_eq!(written(body), written(odd));
     }
 
     #[test]
@@ -144,19 +327,40 @@ mod tests {
             r#"{"a":[{"$bytes":"AA=="}]}"#,
             r#"{"a":{"$f64":"7ff0000000000000"}}"#,
             r#"{"$labels":[],"a":1}"#,
+            r#"{"a":1,"a":1}"#,
+            r#"{"":1,"":1}"#,
+            "{} {}",
             "[]",
             "{",
+            "",
         ] {
-            assert!(round_trip(body).is_err(), "{body}");
+            assert!(written(body).is_err(), "{body}");
         }
     }
 
     #[test]
     fn doubles_without_json_are_read() {
-        let fields = Fields::from([("a".to_owned(), Wire { kind: Some(Kind::DoubleValue(f64::NEG_INFINITY)) })]);
-        let mut text = String::new();
-        write_body(&fields, &mut text);
-        assert_eq!(r#"{"a":{"$f64":"fff0000000000000"}}"#, text);
+        let payload = HashMap::from([("a".to_owned(), Wire { kind: Some(Kind::DoubleValue(f64::NEG_INFINITY)) })]);
+        assert_eq!(r#"{"a":{"$f64":"fff0000000000000"}}"#, read(&payload).unwrap());
+    }
+
+    #[test]
+    fn values_that_are_nothing_are_null_and_later_entries_count() {
+        let nothing = HashMap::from([("a".to_owned(), Wire { kind: None })]);
+        assert_eq!(r#"{"a":null}"#, read(&nothing).unwrap());
+        let entry = |number| {
+            let value = Wire { kind: Some(Kind::IntegerValue(number)) };
+            let mut message = Vec::new();
+            wire::put_bytes(&mut message, entry::KEY, b"a");
+            wire::put_bytes(&mut message, entry::VALUE, &value.encode_to_vec());
+            message
+        };
+        let (one, two) = (entry(1), entry(2));
+        let (mut entries, mut text) = (Entries::default(), String::new());
+        entries.push(&one).unwrap();
+        entries.push(&two).unwrap();
+        entries.write(&mut text).unwrap();
+        assert_eq!(r#"{"a":2}"#, text);
     }
 
     #[test]
@@ -165,11 +369,27 @@ mod tests {
         for depth in 1..100 {
             let list = format!("{{\"a\":{}1{}}}", "[".repeat(depth), "]".repeat(depth));
             let object = format!("{}1{}", "{\"a\":".repeat(depth), "}".repeat(depth));
-            // `round_trip` panics where the wire does not carry what was accepted.
-            accepted.0 += usize::from(round_trip(&list).is_ok());
-            accepted.1 += usize::from(round_trip(&object).is_ok());
+            // `written` panics where the official types do not read what was accepted.
+            accepted.0 += usize::from(written(&list).is_ok());
+            accepted.1 += usize::from(written(&object).is_ok());
         }
         assert_eq!((47, 32), accepted);
+    }
+
+    #[test]
+    fn a_payload_without_end_is_an_error() {
+        let mut value = vec![0x08, 0];
+        for _ in 0..1000 {
+            let mut list = Vec::new();
+            wire::put_bytes(&mut list, ITEMS, &value);
+            value.clear();
+            wire::put_bytes(&mut value, kind::LIST, &list);
+        }
+        let mut message = Vec::new();
+        wire::put_bytes(&mut message, entry::VALUE, &value);
+        let mut entries = Entries::default();
+        entries.push(&message).unwrap();
+        assert_eq!(Code::StoreFormat, entries.write(&mut String::new()).unwrap_err().code);
     }
 
     fn values() -> impl Strategy<Value = Value> {
@@ -179,6 +399,7 @@ mod tests {
             any::<i64>().prop_map(Value::Int),
             any::<f64>().prop_filter("finite", |f| f.is_finite()).prop_map(Value::Float),
             ".*".prop_map(Value::Text),
+            "[a\\\\\"\n\u{1}é]{0,300}".prop_map(Value::Text),
         ];
         leaf.prop_recursive(4, 32, 4, |inner| {
             prop_oneof![
@@ -199,8 +420,26 @@ mod tests {
     proptest! {
         #[test]
         fn payloads_travel_unchanged(map in objects(values())) {
+            let expected = official(&map);
             let body = Value::Map(map).to_canonical();
-            prop_assert_eq!(&body, &round_trip(&body).unwrap());
+            prop_assert_eq!(&expected, &written(&body).unwrap());
+            prop_assert_eq!(&body, &read(&expected).unwrap());
+        }
+
+        #[test]
+        fn damaged_bytes_are_an_error_and_no_more(map in objects(values()), at: prop::sample::Index, with: u8) {
+            let payload = official(&map);
+            let mut point = PointStruct { payload, ..Default::default() }.encode_to_vec();
+            if !point.is_empty() {
+                let at = at.index(point.len());
+                point[at] = with;
+            }
+            let mut entries = Entries::default();
+            let seen = wire::fields(&point, |_, field| entries.push(field.bytes()?).map(ControlFlow::Continue));
+            let mut text = String::new();
+            if seen.and_then(|()| entries.write(&mut text)).is_ok() {
+                prop_assert_eq!(&text, &Value::from_canonical(&text).unwrap().to_canonical());
+            }
         }
     }
 }

@@ -1,15 +1,17 @@
 //! Reading points: pages in the order of ids, single points, counts, nearest neighbours.
 
 use std::collections::HashMap;
+use std::ops::ControlFlow;
 use std::sync::{Mutex, PoisonError};
 
+use arrow_array::RecordBatch;
+use prost::Message as _;
+use prost::bytes::Bytes;
 use qdrant_client::qdrant as pb;
 
-use arrow_array::RecordBatch;
-
 use super::key::{self, Key};
-use super::points::PointReader;
-use super::{Client, Link, status};
+use super::points::{PointReader, PointRef};
+use super::{Client, Link, MAX_ANSWER, rpc, status, wire};
 use crate::error::{Error, Result};
 
 /// Bytes of a point before any was read.
@@ -18,6 +20,12 @@ const FIRST_GUESS: usize = 8 << 10;
 const MAX_REQUEST: usize = 10_000;
 /// Ids a request at most.
 const MAX_IDS: usize = 2_000;
+
+/// Fields of `ScrollResponse`.
+const NEXT_OFFSET: u32 = 1;
+const POINTS: u32 = 2;
+/// Field of `GetResponse`.
+const FOUND: u32 = 1;
 
 /// Which points a page is made of.
 #[derive(Debug, Clone, Copy, Default)]
@@ -94,14 +102,11 @@ fn vectors_if(wanted: bool) -> pb::WithVectorsSelector {
 
 impl Link {
     /// Points from `request.offset` on, fewer than asked for where they would be too many bytes at once.
-    async fn scroll(&self, what: &str, mut request: pb::ScrollPoints) -> Result<pb::ScrollResponse> {
+    async fn scroll(&self, what: &str, mut request: pb::ScrollPoints) -> Result<Bytes> {
         loop {
             let limit = request.limit.unwrap_or(1).max(1);
-            let mut points = self.points();
-            if limit == 1 {
-                points = points.max_decoding_message_size(usize::MAX);
-            }
-            match self.raw(what, points.scroll(request.clone())).await? {
+            let most = if limit == 1 { usize::MAX } else { MAX_ANSWER };
+            match self.raw(what, self.bytes(rpc::SCROLL, request.encode_to_vec(), most)).await? {
                 Ok(answer) => return Ok(answer),
                 Err(status) if status::too_large(&status) && limit > 1 => request.limit = Some(limit / 4),
                 Err(status) => return Err(self.error(what, &status)),
@@ -129,17 +134,27 @@ impl Link {
             };
             let answer = self.scroll(&what, request).await?;
             let (had, had_bytes) = (page.rows.len(), page.rows.bytes());
-            let mut full = None;
-            for point in answer.result {
-                let id = Key::from_wire(point.id.as_ref()).map_err(|e| e.at(&what))?;
-                if until.is_some_and(|until| id >= until) {
-                    return page.finish(None);
+            let (mut following, mut full, mut over) = (None, None, false);
+            wire::fields(&answer, |number, field| {
+                match number {
+                    NEXT_OFFSET => following = Some(Key::read(field.bytes()?)?),
+                    POINTS if full.is_none() && !over => {
+                        let point = PointRef::read(field.bytes()?)?;
+                        let id = point.id()?;
+                        over = until.is_some_and(|until| id >= until);
+                        if !page.rows.is_empty() && page.rows.bytes() >= span.max_bytes {
+                            full = Some(id);
+                        } else if !over {
+                            page.push(id, point)?;
+                        }
+                    }
+                    _ => {}
                 }
-                if !page.rows.is_empty() && page.rows.bytes() >= span.max_bytes {
-                    full = Some(id);
-                    break;
-                }
-                page.push(id, &point).map_err(|e| e.at(&what))?;
+                Ok(ControlFlow::Continue(()))
+            })
+            .map_err(|e| e.at(&what))?;
+            if over {
+                return page.finish(None);
             }
             if let Some(seen) = (page.rows.bytes() - had_bytes).checked_div(page.rows.len() - had) {
                 mean = seen;
@@ -148,10 +163,10 @@ impl Link {
             if full.is_some() {
                 return page.finish(full);
             }
-            next = match answer.next_page_offset {
-                None => return page.finish(None),
-                Some(offset) => Some(Key::from_wire(Some(&offset)).map_err(|e| e.at(&what))?),
-            };
+            if following.is_none() {
+                return page.finish(None);
+            }
+            next = following;
             if until.is_some_and(|until| next >= Some(until)) {
                 return page.finish(None);
             }
@@ -183,8 +198,8 @@ impl Client {
     /// The points with these ids, in the order of the ids, those that there are.
     pub fn get(&self, collection: &str, keys: &[&str], with_vectors: bool) -> Result<RecordBatch> {
         let what = format!("points of collection {collection}");
-        let mut found: Vec<(Key, pb::RetrievedPoint)> = Vec::new();
-        self.runtime.block_on(async {
+        let answers = self.runtime.block_on(async {
+            let mut answers = Vec::new();
             for part in keys.chunks(MAX_IDS) {
                 let request = pb::GetPoints {
                     collection_name: collection.to_owned(),
@@ -194,19 +209,27 @@ impl Client {
                     ..Default::default()
                 };
                 // As many as the caller has asked for, so as large as it may be.
-                let mut points = self.link.points().max_decoding_message_size(usize::MAX);
-                let answer = self.link.call(&what, points.get(request)).await?;
-                for point in answer.result {
-                    found.push((Key::from_wire(point.id.as_ref())?, point));
-                }
+                let call = self.link.bytes(rpc::GET, request.encode_to_vec(), usize::MAX);
+                answers.push(self.link.call(&what, call).await?);
             }
-            Ok(())
+            Ok(answers)
         })?;
+        let mut found: Vec<(Key, PointRef<'_>)> = Vec::new();
+        for answer in &answers {
+            wire::fields(answer, |number, field| {
+                if number == FOUND {
+                    let point = PointRef::read(field.bytes()?)?;
+                    found.push((point.id()?, point));
+                }
+                Ok(ControlFlow::Continue(()))
+            })
+            .map_err(|e| e.at(&what))?;
+        }
         found.sort_by_key(|(key, _)| *key);
         found.dedup_by_key(|(key, _)| *key);
         let mut reader = PointReader::default();
-        for (key, point) in &found {
-            reader.push(*key, point)?;
+        for (key, point) in found {
+            reader.push(key, point).map_err(|e| e.at(&what))?;
         }
         reader.rows.finish()
     }

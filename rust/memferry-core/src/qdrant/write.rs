@@ -5,12 +5,13 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use arrow_array::RecordBatch;
+use prost::Message as _;
 use qdrant_client::qdrant as pb;
 use tokio::task::JoinHandle;
 
 use super::key::{self, Key};
-use super::points::point;
-use super::{Background, Client, Link, payload};
+use super::points::PointWriter;
+use super::{Background, Client, Link, MAX_ANSWER, rpc, wire};
 use crate::error::{Code, Error, Result};
 use crate::raw::RawView;
 use crate::value::Value;
@@ -26,6 +27,11 @@ const POINT_BYTES: usize = 64;
 const MAX_IDS: usize = 10_000;
 /// Rows that the server may reject one by one before the error is taken to be about all of them.
 const MAX_REJECTED: usize = 16;
+
+/// Fields of `UpsertPoints`.
+const COLLECTION: u32 = 1;
+const WAIT: u32 = 2;
+const POINTS: u32 = 3;
 
 /// A row that was not written, and why.
 pub type Rejected = (usize, String);
@@ -64,6 +70,28 @@ fn split(raw: &RawView<'_>, max_bytes: usize) -> Vec<Range<usize>> {
     ranges
 }
 
+/// The beginning of an upsert that waits.
+fn head(collection: &str) -> Vec<u8> {
+    let mut request = Vec::new();
+    wire::put_bytes(&mut request, COLLECTION, collection.as_bytes());
+    wire::put_number(&mut request, WAIT, 1);
+    request
+}
+
+/// The request that writes these rows, and those that it has no place for.
+fn request(collection: &str, batch: &RecordBatch, rows: Range<usize>) -> Result<(Vec<u8>, Vec<Rejected>)> {
+    let raw = RawView::new(batch)?;
+    let mut request = head(collection);
+    request.reserve(REQUEST_BYTES + REQUEST_BYTES / 8);
+    let (mut writer, mut unsayable) = (PointWriter::default(), Vec::new());
+    for row in rows {
+        if let Err(why) = writer.write(&raw, row, POINTS, &mut request) {
+            unsayable.push((row, why));
+        }
+    }
+    Ok((request, unsayable))
+}
+
 impl Link {
     /// Writes `rows`; where the server rejects the request, finds the rows it means.
     async fn upsert(&self, collection: &str, batch: &RecordBatch, rows: Range<usize>) -> Result<Vec<Rejected>> {
@@ -71,19 +99,12 @@ impl Link {
         let mut by_server = 0;
         let mut work = vec![rows];
         while let Some(rows) = work.pop() {
-            let mut points = Vec::with_capacity(rows.len());
-            let raw = RawView::new(batch)?;
-            let mut unsayable = Vec::new();
-            for row in rows.clone() {
-                match point(&raw, row) {
-                    Ok(point) => points.push(point),
-                    Err(why) => unsayable.push((row, why)),
-                }
-            }
-            let single = points.len() == 1;
-            match self.send(collection, points).await {
+            let (request, mut unsayable) = request(collection, batch, rows.clone())?;
+            let points = rows.len() - unsayable.len();
+            let sent = if points == 0 { Ok(()) } else { self.send(collection, request).await };
+            match sent {
                 Ok(()) => rejected.append(&mut unsayable),
-                Err(e) if e.code == Code::Refused && rows.len() > 1 && !single => {
+                Err(e) if e.code == Code::Refused && points > 1 => {
                     let middle = rows.start + rows.len() / 2;
                     work.extend([middle..rows.end, rows.start..middle]);
                 }
@@ -102,14 +123,11 @@ impl Link {
         Ok(rejected)
     }
 
-    async fn send(&self, collection: &str, points: Vec<pb::PointStruct>) -> Result<()> {
-        if points.is_empty() {
-            return Ok(());
-        }
+    async fn send(&self, collection: &str, request: Vec<u8>) -> Result<()> {
         let what = format!("upsert into collection {collection}");
-        let request =
-            pb::UpsertPoints { collection_name: collection.to_owned(), wait: Some(true), points, ..Default::default() };
-        let answer = self.call(&what, self.points().upsert(request)).await?;
+        let answer = self.call(&what, self.bytes(rpc::UPSERT, request, MAX_ANSWER)).await?;
+        let answer = pb::PointsOperationResponse::decode(answer)
+            .map_err(|e| Error::new(Code::StoreFormat, format!("{} {what}: {e}", self.url)))?;
         self.applied(&what, &answer)
     }
 
@@ -187,21 +205,19 @@ impl Client {
 
     /// Writes small JSON objects as payloads of points without vectors, all or none of them.
     pub fn put_documents(&self, collection: &str, documents: &[(String, String)]) -> Result<()> {
-        let point = |(id, json): &(String, String)| {
+        if documents.is_empty() {
+            return Ok(());
+        }
+        let mut request = head(collection);
+        let mut writer = PointWriter::default();
+        for (id, json) in documents {
             let at = |e: Error| e.at(format!("document {id}"));
-            let Value::Map(map) = Value::from_json(json.as_bytes()).map_err(at)? else {
-                return Err(at(Error::invalid("not a JSON object")));
-            };
-            let payload = payload::fields(map, 0).map_err(|why| at(Error::invalid(why)))?;
-            let none = pb::vectors::VectorsOptions::Vectors(pb::NamedVectors::default());
-            Ok(pb::PointStruct {
-                id: Some(Key::parse(id)?.to_wire()),
-                payload,
-                vectors: Some(pb::Vectors { vectors_options: Some(none) }),
-            })
-        };
-        let points = documents.iter().map(point).collect::<Result<Vec<_>>>()?;
-        self.runtime.block_on(self.link.send(collection, points))
+            let body = Value::from_json(json.as_bytes()).map_err(at)?.to_canonical();
+            writer
+                .write_document(Key::parse(id)?, body.as_bytes(), POINTS, &mut request)
+                .map_err(|why| at(Error::invalid(why)))?;
+        }
+        self.runtime.block_on(self.link.send(collection, request))
     }
 }
 

@@ -18,6 +18,8 @@ const SPACE: [char; 25] = [
 ];
 const SCOPES: usize = 5;
 const SHARDS: usize = 256;
+/// Keys a block, 4 KiB.
+const BLOCK: usize = 256;
 
 /// The text by which records are compared; `None` for a record that has none, and for relations.
 fn text<'a>(r: &RecordRef<'a>) -> Option<&'a str> {
@@ -26,7 +28,14 @@ fn text<'a>(r: &RecordRef<'a>) -> Option<&'a str> {
         Kind::Memory | Kind::Observation => r.texts[CONTENT],
         Kind::Relation => None,
     };
-    text.map(|text| text.trim_matches(SPACE)).filter(|text| !text.is_empty())
+    text.map(trimmed).filter(|text| !text.is_empty())
+}
+
+fn trimmed(text: &str) -> &str {
+    // No white space is between these two, and most texts begin and end there.
+    let inner = |byte: Option<&u8>| byte.is_some_and(|byte| (0x21..0x7f).contains(byte));
+    let bytes = text.as_bytes();
+    if inner(bytes.first()) && inner(bytes.last()) { text } else { text.trim_matches(SPACE) }
 }
 
 /// The key of a record, or `None` where it is like no other.
@@ -34,12 +43,17 @@ pub fn key(r: &RecordRef<'_>, scratch: &mut Vec<u8>) -> Option<u128> {
     let text = text(r)?;
     scratch.clear();
     scratch.extend_from_slice(MAGIC);
-    scratch.push(r.kind as u8);
-    for scope in r.texts[..SCOPES].iter().chain([&r.texts[OWNER]]) {
-        scratch.push(u8::from(scope.is_some()));
-        if let Some(scope) = scope {
-            scratch.extend_from_slice(&(scope.len() as u64).to_le_bytes());
-            scratch.extend_from_slice(scope.as_bytes());
+    let owners = || r.texts[..SCOPES].iter().chain([&r.texts[OWNER]]);
+    if owners().all(Option::is_none) {
+        scratch.extend_from_slice(&[r.kind as u8, 0, 0, 0, 0, 0, 0]);
+    } else {
+        scratch.push(r.kind as u8);
+        for owner in owners() {
+            scratch.push(u8::from(owner.is_some()));
+            if let Some(owner) = owner {
+                scratch.extend_from_slice(&(owner.len() as u64).to_le_bytes());
+                scratch.extend_from_slice(owner.as_bytes());
+            }
         }
     }
     if text.is_ascii() {
@@ -62,19 +76,19 @@ pub fn body(r: &RecordRef<'_>, scratch: &mut Vec<u8>) -> Option<u128> {
     Some(digest(&rest, scratch))
 }
 
-/// Keys of many records, at most 20 bytes for each.
+/// Keys of many records, about 16 bytes for each.
 #[derive(Debug)]
 pub struct DedupKeys {
     exact: bool,
-    /// By the first byte, so that no vector is ever long enough for its growth to matter.
-    shards: Vec<Vec<u128>>,
+    /// By the first byte.
+    shards: Vec<Shard>,
     sorted: bool,
 }
 
 impl DedupKeys {
     /// No keys. `exact`: of [`body`], else of [`key`].
     pub fn new(exact: bool) -> Self {
-        Self { exact, shards: vec![Vec::new(); SHARDS], sorted: true }
+        Self { exact, shards: (0..SHARDS).map(|_| Shard::default()).collect(), sorted: true }
     }
 
     /// Whether the keys are of [`body`].
@@ -95,18 +109,14 @@ impl DedupKeys {
     /// Adds keys.
     pub fn extend(&mut self, keys: impl IntoIterator<Item = u128>) {
         for key in keys {
-            let shard = &mut self.shards[(key >> 120) as usize];
-            if shard.len() == shard.capacity() {
-                shard.reserve_exact((shard.len() / 4).max(16));
-            }
-            shard.push(key);
+            self.shards[(key >> 120) as usize].push(key);
         }
         self.sorted = false;
     }
 
     /// Keys that were added.
     pub fn len(&self) -> usize {
-        self.shards.iter().map(Vec::len).sum()
+        self.shards.iter().map(Shard::len).sum()
     }
 
     /// Whether none was added.
@@ -116,13 +126,14 @@ impl DedupKeys {
 
     /// Bytes held for the keys.
     pub fn held_bytes(&self) -> usize {
-        self.shards.iter().map(|shard| shard.capacity() * size_of::<u128>()).sum()
+        self.shards.iter().map(Shard::held_bytes).sum()
     }
 
     fn sort(&mut self) {
         if !self.sorted {
+            let mut sorter = Sorter::default();
             for shard in &mut self.shards {
-                shard.sort_unstable();
+                sorter.sort(shard);
             }
             self.sorted = true;
         }
@@ -134,9 +145,16 @@ impl DedupKeys {
         let mut repeated = Self::new(self.exact);
         let mut records = 0;
         for shard in &self.shards {
-            for group in shard.chunk_by(|a, b| a == b).filter(|group| group.len() > 1) {
-                repeated.extend([group[0]]);
-                records += group.len() as u64;
+            let mut keys = shard.iter().peekable();
+            while let Some(key) = keys.next() {
+                let mut count = 1;
+                while keys.next_if_eq(&key).is_some() {
+                    count += 1;
+                }
+                if count > 1 {
+                    repeated.extend([key]);
+                    records += count;
+                }
             }
         }
         (repeated, records)
@@ -146,8 +164,91 @@ impl DedupKeys {
     pub fn members(&mut self, records: &RecordBatch) -> Result<Vec<(usize, u128)>> {
         self.sort();
         let keys = self.keys(records)?;
-        let known = |key: u128| self.shards[(key >> 120) as usize].binary_search(&key).is_ok();
+        let known = |key: u128| self.shards[(key >> 120) as usize].contains(key);
         Ok(keys.into_iter().enumerate().filter_map(|(row, key)| Some((row, key.filter(|key| known(*key))?))).collect())
+    }
+}
+
+/// Keys with one first byte, in blocks of one size: growing copies nothing.
+#[derive(Debug, Default)]
+struct Shard {
+    /// All full but for the last one.
+    blocks: Vec<Vec<u128>>,
+}
+
+impl Shard {
+    fn push(&mut self, key: u128) {
+        match self.blocks.last_mut() {
+            Some(block) if block.len() < BLOCK => block.push(key),
+            _ => {
+                let mut block = Vec::with_capacity(BLOCK);
+                block.push(key);
+                self.blocks.push(block);
+            }
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.blocks.last().map_or(0, |last| (self.blocks.len() - 1) * BLOCK + last.len())
+    }
+
+    fn held_bytes(&self) -> usize {
+        let blocks: usize = self.blocks.iter().map(|block| block.capacity() * size_of::<u128>()).sum();
+        blocks + self.blocks.capacity() * size_of::<Vec<u128>>()
+    }
+
+    fn iter(&self) -> impl Iterator<Item = u128> {
+        self.blocks.iter().flatten().copied()
+    }
+
+    /// Whether a sorted shard has the key.
+    fn contains(&self, key: u128) -> bool {
+        let i = self.blocks.partition_point(|block| block.last().is_some_and(|last| *last < key));
+        self.blocks.get(i).is_some_and(|block| block.binary_search(&key).is_ok())
+    }
+}
+
+/// Sorts shards, one after another. Keys are hashes, so their next bits say about where each one goes.
+#[derive(Debug, Default)]
+struct Sorter {
+    /// Where the next key of each bucket goes.
+    places: Vec<u32>,
+    sorted: Vec<u128>,
+}
+
+impl Sorter {
+    fn sort(&mut self, shard: &mut Shard) {
+        let bits = shard.len().max(2).ilog2().min(16);
+        let bucket = |key: u128| ((key << 8) >> (128 - bits)) as usize;
+        self.places.clear();
+        self.places.resize((1 << bits) + 1, 0);
+        for key in shard.iter() {
+            self.places[bucket(key) + 1] += 1;
+        }
+        let mut before = 0;
+        for place in &mut self.places {
+            before += *place;
+            *place = before;
+        }
+        self.sorted.clear();
+        self.sorted.resize(shard.len(), 0);
+        for key in shard.iter() {
+            let place = &mut self.places[bucket(key)];
+            self.sorted[*place as usize] = key;
+            *place += 1;
+        }
+        // Each bucket begins now where the one before it ends.
+        let mut start = 0;
+        for end in &self.places[..1 << bits] {
+            let end = *end as usize;
+            if end - start > 1 {
+                self.sorted[start..end].sort_unstable();
+            }
+            start = end;
+        }
+        for (block, sorted) in shard.blocks.iter_mut().zip(self.sorted.chunks(BLOCK)) {
+            block.copy_from_slice(sorted);
+        }
     }
 }
 
@@ -230,6 +331,35 @@ mod tests {
         assert!(keys.held_bytes() <= keys.len() * 24, "{}", keys.held_bytes() / keys.len());
         let (repeated, records) = keys.repeated();
         assert_eq!((100, 250), (repeated.len(), records));
+    }
+
+    #[test]
+    fn any_keys_are_sorted_and_found() {
+        let spread = |n: u128| xxh3_128(&n.to_le_bytes());
+        let sets: [Vec<u128>; 6] = [
+            vec![],
+            vec![7],
+            vec![7; 1000],
+            (0..2000).rev().collect(),
+            (0..3000).map(|n| spread(n % 900)).collect(),
+            (0..BLOCK as u128 * 3).map(|n| n << 100 | 0xff << 120).collect(),
+        ];
+        for set in sets {
+            let mut keys = DedupKeys::new(false);
+            keys.extend(set.iter().copied());
+            assert_eq!(set.len(), keys.len());
+            keys.sort();
+            let mut expected = set.clone();
+            expected.sort_unstable();
+            assert_eq!(expected, keys.shards.iter().flat_map(Shard::iter).collect::<Vec<_>>());
+            for key in set.iter().copied().chain([0, 1, spread(1_000_000), u128::MAX]) {
+                assert_eq!(set.contains(&key), keys.shards[(key >> 120) as usize].contains(key), "{key}");
+            }
+            let groups: Vec<_> = expected.chunk_by(|a, b| a == b).filter(|group| group.len() > 1).collect();
+            let (repeated, records) = keys.repeated();
+            assert_eq!(groups.len(), repeated.len());
+            assert_eq!(groups.iter().map(|group| group.len() as u64).sum::<u64>(), records);
+        }
     }
 
     #[test]
