@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import sys
@@ -74,18 +75,19 @@ def application(
     )
     app = Application(tier, namespace, claims, tmp_path / "application.log")
     app.process.start()
-    until(app.written, what="a write", deadline_secs=30)
+    until(app.written, what="a write", deadline_secs=60)
     yield app
     app.process.kill9()
 
 
-def switch(life: Life) -> dict[str, Any]:
-    """Runs an Online migration until the target serves."""
-    life.apply("file", "other", **ONLINE)
-    asked = life.until("TrafficSwitch", reason="ApprovalRequired", secs=90)
-    cutover = {**ONLINE["cutover"], "approve": asked["approval"]["token"]}
-    life.apply("file", "other", **{**ONLINE, "cutover": cutover})
-    return life.until("Monitoring", secs=90)
+def switch(life: Life, spec: dict[str, Any]) -> dict[str, Any]:
+    """Runs a migration until the target serves."""
+    life.apply("file", "other", **spec)
+    asked = life.until("TrafficSwitch", reason="ApprovalRequired", secs=300)
+    cutover = spec["cutover"]
+    cutover["approve"] = asked["approval"]["token"]
+    life.apply("file", "other", **spec)
+    return life.until("Monitoring", secs=120)
 
 
 def ids(path: Path) -> set[str]:
@@ -93,17 +95,52 @@ def ids(path: Path) -> set[str]:
         return {record.id for record in store.list(kind="memory")}
 
 
+@pytest.mark.timeout(600)
 def test_no_write_is_lost(
     life: Life, claims: Path, application: Application, record_property: Callable[[str, object], None]
 ) -> None:
-    status = switch(life)
+    status = switch(life, copy.deepcopy(ONLINE))
     assert status["traffic"]["active"] == "other"
-    until(lambda: [w for w in application.written() if w["active"] == "other"], what="a write there", deadline_secs=30)
+    until(lambda: [w for w in application.written() if w["active"] == "other"], what="a write there", deadline_secs=60)
     os.kill(application.process.pid, 15)
-    application.process.wait(deadline_secs=30)
+    application.process.wait(deadline_secs=60)
     written = application.written()
     lost = {w["id"] for w in written} - ids(claims / "dst" / "agents.db")
     record_property("write freeze millis", status["traffic"]["writeFreezeMillis"])
     record_property("longest write millis", max(w["millis"] for w in written))
     assert not lost
     assert len({w["active"] for w in written}) == 2
+
+
+@pytest.mark.timeout(600)
+def test_switch_back_carries_the_writes_home(
+    life: Life, claims: Path, application: Application, record_property: Callable[[str, object], None]
+) -> None:
+    spec = copy.deepcopy(ONLINE) | {"monitoring": {"duration": "1h", "interval": "5s"}}
+    switch(life, spec)
+    until(lambda: [w for w in application.written() if w["active"] == "other"], what="a write there", deadline_secs=60)
+    life.apply("file", "other", **spec, operation="SwitchBack", operationToken="1")
+    status = life.until("SwitchedBack", secs=300)
+    assert status["traffic"]["active"] == "file"
+    before = len(application.written())
+    until(lambda: len(application.written()) > before, what="a write at home", deadline_secs=60)
+    os.kill(application.process.pid, 15)
+    application.process.wait(deadline_secs=30)
+    written = application.written()
+    record_property("write freeze millis, back", status["traffic"]["writeFreezeMillis"])
+    assert [w["active"] for w in written][-1] == "file"
+    assert "other" in {w["active"] for w in written}
+    assert not {w["id"] for w in written} - ids(claims / "src" / "agents.db")
+
+
+@pytest.mark.timeout(600)
+def test_offline_freezes_for_the_whole_copy(life: Life, claims: Path, application: Application) -> None:
+    spec = copy.deepcopy(ONLINE) | {"strategy": "Offline"}
+    status = switch(life, spec)
+    assert status["validation"]["missing"] == status["validation"]["different"] == 0
+    until(lambda: [w for w in application.written() if w["active"] == "other"], what="a write there", deadline_secs=60)
+    os.kill(application.process.pid, 15)
+    application.process.wait(deadline_secs=30)
+    written = application.written()
+    assert max(w["millis"] for w in written) > 1000, "a write has waited"
+    assert not {w["id"] for w in written} - ids(claims / "dst" / "agents.db")
