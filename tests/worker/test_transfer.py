@@ -146,8 +146,8 @@ def test_sigterm_finishes_the_page_and_is_told_apart(planned: Job) -> None:
         worker.go()
         found = worker.ended()
     assert (found.code, last_error(found)) == (130, "interrupted")
-    [state] = [s for s in range_states(planned).values() if '"page":2' in s]
-    assert state
+    # Ranges are copied side by side: another one may have ended a second page by then, too.
+    assert any('"page":2' in state for state in range_states(planned).values())
 
 
 def test_verify_of_a_copy_that_is_not_complete_is_tried_again(planned: Job) -> None:
