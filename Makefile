@@ -1,4 +1,4 @@
-# Recipes for people, CI and pre-commit. Needs Python 3.11+, Rust, Java 17+, Maven; `make install` brings the rest.
+# Recipes for people, CI and pre-commit. Needs Python 3.11+, Rust, Java 17+, Maven, Go 1.26+; `make install` brings the rest.
 .DEFAULT_GOAL := help
 .PHONY: help install build demo lint format test test-rust test-python test-wheel bench soak servers clean
 

@@ -195,8 +195,8 @@ class Embedding:
     """What is embedded, and the vectors that were made so far."""
 
     def __new__(cls, settings_json: str) -> Embedding: ...
-    def preview(self, records: Batch) -> _Outcome:
-        """The records as they will be, with a vector of length one where a new one is to be made."""
+    def preview(self, records: Batch, sample: bytes) -> _Outcome:
+        """The records as they will be, with a sample where a new vector is to be made."""
 
     def extent(self, records: Batch) -> tuple[int, int]:
         """How many records get a new vector, and the bytes of their texts."""

@@ -16,6 +16,7 @@ from memferry_operator.hands.metrics import Metrics
 from memferry_operator.objects import owned
 from memferry_operator.settings import Settings
 from support.chart_files import CHART, README, filled_readme
+from support.definitions import wait_until_served
 from support.manifest_table import migration
 from testbed.errors import TestbedError
 from testbed.kubernetes.api_tier import ApiTier
@@ -170,7 +171,7 @@ def test_a_release_comes_stays_and_goes(tier: ApiTier, version: int) -> None:
         assert "BEFORE UNINSTALLING" in said
         deployment = client.get("Deployment", name, namespace=namespace)
         assert deployment["spec"]["template"]["spec"]["containers"][0]["image"] == "memferry/memferry:0.1.0"
-        client.until("CustomResourceDefinition", "memorymigrations.memferry.dev", _established)
+        wait_until_served(tier)
         made = client.create({**migration(), "metadata": {"name": "row", "namespace": namespace}})
         tier.helm("upgrade", name, CHART, *at, "--set", "replicas=2,image.tag=0.2.0", version=version)
         assert client.get("Deployment", name, namespace=namespace)["spec"]["replicas"] == 2
@@ -181,13 +182,6 @@ def test_a_release_comes_stays_and_goes(tier: ApiTier, version: int) -> None:
         assert kept["metadata"]["uid"] == made["metadata"]["uid"]
 
 
-def _established(definition: dict[str, Any]) -> bool:
-    return any(
-        one["type"] == "Established" and one["status"] == "True"
-        for one in definition.get("status", {}).get("conditions", ())
-    )
-
-
 def test_rights_of_operator_people_and_clients(tier: ApiTier, tmp_path: Path) -> None:
     client = tier.client
     with tier.namespace() as namespace:
@@ -195,7 +189,7 @@ def test_rights_of_operator_people_and_clients(tier: ApiTier, tmp_path: Path) ->
         values = {"watchNamespaces": [namespace], "rbac": {"bindingClients": [who]}}
         for one in _render(tier, tmp_path, values):
             client.apply(one)
-        client.until("CustomResourceDefinition", "memorymigrations.memferry.dev", _established)
+        wait_until_served(tier)
         with tier.service_account_client(NAMESPACE, "ferry-memferry") as operator:
             by = owned.owner("m", "00000000-0000-0000-0000-000000000000")
             for one in owned.rights("m", by, shards=2, binding="memory"):

@@ -258,6 +258,7 @@ def test_bad_vectors_end_the_run_and_nothing_is_written(
         ((400, {}, {"error": {"message": "no model new"}}), "refused", 3, "HTTP 400: no model new"),
         ((200, {}, {"data": []}), "refused", 3, "0 vectors for 1 texts"),
         ((200, {}, b"<html>"), "refused", 3, "no answer to it"),
+        ((200, {}, {"data": [{"index": 0, "embedding": [float("nan")]}]}), "refused", 3, "with NaN"),
         ((200, {}, [1]), "refused", 3, "no answer to it"),
         ((307, {"Location": "http://127.0.0.1:1/"}, b""), "refused", 3, "HTTP 307"),
     ],
@@ -381,6 +382,9 @@ def test_into_qdrant_whose_collection_gets_the_new_dimensions(
     source = fill(tmp_path / "a.db")
     target = f"qdrant://{qdrant_server.host}:{qdrant_server.port}/{qdrant_prefix}new"
     accept = ("re-embedded", "vector-lengths")
+    with pytest.raises(MemferryError) as caught:
+        run(source, target, wanted(endpoint))
+    assert f"vector-lengths ({RECORDS} records" in str(caught.value)
     assert run(source, target, wanted(endpoint), accept=accept).outcome == "proven"
     assert run(source, target, wanted(endpoint), accept=accept).books.of("memory").unchanged == RECORDS
     back = memferry.migrate(target, tmp_path / "back.db")

@@ -14,6 +14,7 @@ from memferry.manifest.crd import crds
 from memferry.manifest.status import BackendStatus, BindingStatus, MigrationStatus
 from support.chart_files import CRD_FILES
 from support.cli import memferry
+from support.definitions import served
 from support.manifest_table import backend, binding, migration
 from testbed.kubernetes.api_tier import ApiTier
 
@@ -48,7 +49,7 @@ MIGRATION_STATUS: dict[str, Any] = {
     | {"writeFreezeMillis": 900, "returns": 1, "returnedAt": NOW},
     "validation": {"compared": 9, "missing": 0, "extra": 0, "different": 0, "foreign": 2}
     | {"reportRef": {"name": "m-result", "key": "verify.json"}},
-    "monitoring": {"failures": 1, "checkedAt": NOW, "strayWrites": 0},
+    "monitoring": {"failures": 1, "checkedAt": NOW, "strayWrites": 0, "clientErrors": 2},
     "handled": {"retryToken": "1", "operationToken": "2", "suspended": False},
     "history": [{"phase": "Pending", "startedAt": NOW, "completedAt": NOW, "attempt": 1, "message": "planned"}],
     "conditions": [CONDITION | {"observedGeneration": 2}],
@@ -131,7 +132,7 @@ def test_everything_is_bounded(definition: dict[str, Any]) -> None:
 def test_a_status_comes_back_as_it_was_written(api_tier: ApiTier, kubernetes_namespace: str, kind: str) -> None:
     resource, status, model = STATUSES[kind]
     client = api_tier.client
-    client.apply_all(crds())
+    served(api_tier)
     made = client.create({**resource, "metadata": {"name": "row", "namespace": kubernetes_namespace}})
     assert "status" not in made
     done = client.replace({**made, "status": status}, subresource="status")
@@ -144,7 +145,7 @@ def test_a_status_comes_back_as_it_was_written(api_tier: ApiTier, kubernetes_nam
 def test_the_least_status_is_taken(api_tier: ApiTier, kubernetes_namespace: str, kind: str) -> None:
     resource, _, model = STATUSES[kind]
     client = api_tier.client
-    client.apply_all(crds())
+    served(api_tier)
     made = client.create({**resource, "metadata": {"name": "row", "namespace": kubernetes_namespace}})
     done = client.replace({**made, "status": model().to_json()}, subresource="status")
     assert done["status"]["statusVersion"] == 1
@@ -152,7 +153,7 @@ def test_the_least_status_is_taken(api_tier: ApiTier, kubernetes_namespace: str,
 
 def test_what_a_table_shows(api_tier: ApiTier, kubernetes_namespace: str) -> None:
     client = api_tier.client
-    client.apply_all(crds())
+    served(api_tier)
     made = client.create({**migration(), "metadata": {"name": "row", "namespace": kubernetes_namespace}})
     client.replace({**made, "status": MIGRATION_STATUS}, subresource="status")
     shown = api_tier.kubectl("get", "memmig", "-n", kubernetes_namespace)

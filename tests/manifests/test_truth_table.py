@@ -10,7 +10,7 @@ import yaml
 from typer.testing import CliRunner
 
 from memferry.cli.main import app
-from memferry.manifest.crd import crds
+from support.definitions import served
 from support.manifest_table import CHANGES, ROWS, Change, Row
 from testbed.kubernetes.api_tier import ApiTier
 from testbed.kubernetes.client import ApiError
@@ -21,15 +21,8 @@ EXAMPLES: Final = sorted((Path(__file__).parents[2] / "examples").glob("*.yaml")
 @pytest.fixture(scope="module")
 def cluster(api_tier: ApiTier) -> ApiTier:
     """An API server that knows the resources."""
-    api_tier.client.apply_all(crds())
-    for one in crds():
-        api_tier.client.until("CustomResourceDefinition", one["metadata"]["name"], _established)
+    served(api_tier)
     return api_tier
-
-
-def _established(definition: dict[str, Any]) -> bool:
-    conditions = {one["type"]: one["status"] for one in definition.get("status", {}).get("conditions", ())}
-    return conditions.get("Established") == "True" and conditions.get("NonStructuralSchema") != "True"
 
 
 def _refusal(cluster: ApiTier, resource: dict[str, Any]) -> str:

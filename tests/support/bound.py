@@ -43,7 +43,7 @@ class World:
 
     def until_said(self, pod: str, revision: int, mode: str, active: str) -> None:
         wanted = (revision, mode, active)
-        wait.until(lambda: self.said(pod) == wanted, what=f"{pod} acknowledges {wanted}", deadline_secs=20)
+        wait.until(lambda: self.said(pod) == wanted, what=f"{pod} acknowledges {wanted}", deadline_secs=60)
 
     def ids(self, side: str) -> set[str]:
         with memferry.open(self.stores[side]) as store:
@@ -77,8 +77,8 @@ class Application:
             f"application {pod}",
             [sys.executable, script, world.binding, *arguments],
             log_path=self.log,
-            ready=lambda: bool(self.lines("connected")),
-            ready_deadline_secs=60,
+            ready=lambda: '"event": "connected"' in self.process.log_since_start(),
+            ready_deadline_secs=120,
         )
 
     def __enter__(self) -> Self:

@@ -1,4 +1,4 @@
-"""Files of the chart that are made: definitions of the models, values of their schema. A script: it writes them."""
+"""Files of the chart that are made, of the models and of the schema. Run as a script it writes them."""
 
 from __future__ import annotations
 

@@ -22,6 +22,11 @@ _LEASES = "/apis/coordination.k8s.io/v1/namespaces/default/leases"
 _SECRETS = "/api/v1/namespaces/default/secrets"
 
 
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Connections that end are what is tested."""
+
+
 class FakeApi:
     """What a client sees of a cluster. Everything is kept by its path."""
 
@@ -48,7 +53,7 @@ class FakeApi:
             def log_message(self, *_: object) -> None:
                 """Is not told."""
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = _Server(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
         self.port: int = self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)

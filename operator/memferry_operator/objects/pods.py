@@ -88,7 +88,7 @@ def _pod(
                 "command": ["memferry", "worker", action.role],
                 "args": ["--folder", FOLDER, "--claims", CLAIMS, "--state", STATE, *_claims(claims)],
                 "env": _environment(action, name, uid),
-                "resources": transfer.resources.model_dump(exclude_defaults=True),
+                "resources": transfer.resources.model_dump(by_alias=True, exclude_defaults=True),
                 "securityContext": {
                     "allowPrivilegeEscalation": False,
                     "readOnlyRootFilesystem": True,

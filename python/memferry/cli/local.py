@@ -122,5 +122,5 @@ def _known(path: str) -> str:
 
 def _of_backend(backend: MemoryBackend) -> list[str]:
     paths = [path for path, _ in _given(backend.spec, "spec")]
-    cluster_only = ("spec.claimName", "spec.runAs", "spec.caps.recordsPerSecond")
+    cluster_only = ("spec.claimName", "spec.runAs")
     return sorted({one for path in paths for one in cluster_only if path == one or path.startswith(f"{one}.")})

@@ -107,8 +107,8 @@ def cache_file(model: str, dimensions: int) -> Path:
     return state_directory() / "embeddings" / f"{name}.db"
 
 
-def reached(embedding: Embedding, settings: EndpointSettings) -> Embedding:
-    """The embedding with the dimensions that its endpoint gives; asks it for one short text.
+def reached(embedding: Embedding, settings: EndpointSettings) -> tuple[Embedding, bytes]:
+    """The embedding with the dimensions that its endpoint gives, and a vector of it; asks for one short text.
 
     Raises:
         RefusedError: `unauthorized`; `invalid`, where they are not those that were asked for.
@@ -118,10 +118,13 @@ def reached(embedding: Embedding, settings: EndpointSettings) -> Embedding:
     if embedding.dimensions is not None:
         embedding = replace(embedding, asked=True)
     with Endpoint(embedding.url, embedding.model, embedding.dimensions, settings) as endpoint:
-        got = len(retrying(lambda: endpoint.embed([_PROBE]))[0]) // 4
+        sample = retrying(lambda: endpoint.embed([_PROBE]))[0]
+    got = len(sample) // 4
     if embedding.dimensions not in {None, got} or not 1 <= got <= _MAX_DIMENSIONS:
         raise RefusedError("invalid", f"model {embedding.model} gives {got} dimensions, not {embedding.dimensions}")
-    return replace(embedding, dimensions=got)
+    if not all(map(math.isfinite, _numbers(sample))):
+        raise StoreError("refused", f"model {embedding.model} gives vectors with NaN or infinities in them")
+    return replace(embedding, dimensions=got), sample
 
 
 class Embedder:
@@ -133,6 +136,7 @@ class Embedder:
         accepted: tuple[str, ...] | None,
         settings: EndpointSettings,
         stop: threading.Event | None = None,
+        sample: bytes | None = None,
     ) -> None:
         """Prepares; nothing is asked before a text is needed.
 
@@ -141,11 +145,13 @@ class Embedder:
             accepted: Gaps that may be dropped; None for all, while they are being looked for.
             settings: How the endpoint is asked.
             stop: Looked at before every request.
+            sample: A vector of the model, to show records as they will be.
         """
         named = {name: getattr(embedding, name) for name in ("model", "dimensions", "vector", "keep_old", "text")}
         native = {**named, "kinds": embedding.kinds, "accepted": accepted}
         self._native = NativeEmbedding(json.dumps(native))
         self._embedding = embedding
+        self._sample = sample or bytes(4 * (embedding.dimensions or 0))
         self._settings = settings
         self._url = settings.url or embedding.url
         self._stop = stop or threading.Event()
@@ -159,7 +165,7 @@ class Embedder:
 
     def preview(self, records: Batch) -> Outcome:
         """What records will look like; nothing is asked."""
-        return self._native.preview(records)
+        return self._native.preview(records, self._sample)
 
     def extent(self, records: Batch) -> tuple[int, int]:
         """How many records get a new vector, and the bytes of their texts."""
@@ -285,7 +291,11 @@ class Embedder:
             self._probed = True
 
 
+def _numbers(vector: bytes) -> tuple[float, ...]:
+    return struct.unpack(f"<{len(vector) // 4}f", vector[: len(vector) // 4 * 4])
+
+
 def _cosine(left: bytes, right: bytes) -> float:
-    one, other = (struct.unpack(f"<{len(vector) // 4}f", vector) for vector in (left, right))
+    one, other = _numbers(left), _numbers(right)
     lengths = math.sqrt(math.fsum(x * x for x in one) * math.fsum(y * y for y in other))
     return math.fsum(x * y for x, y in zip(one, other, strict=True)) / lengths if lengths else 1.0

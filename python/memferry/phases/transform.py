@@ -230,6 +230,7 @@ class Transform:
         accepted: tuple[str, ...] | None = None,
         endpoint: EndpointSettings | None = None,
         stop: threading.Event | None = None,
+        sample: bytes | None = None,
     ) -> None:
         """Compiles the decisions.
 
@@ -239,6 +240,7 @@ class Transform:
                 embedded, and records are only shown as they will be.
             endpoint: How an endpoint for embeddings is asked.
             stop: Looked at before it is.
+            sample: A vector that it gave, to show records as they will be.
         """
         chosen = {
             "where": decisions.where,
@@ -253,7 +255,7 @@ class Transform:
         self._embedder: Embedder | None = None
         self._preview = accepted is None
         if decisions.embedding is not None:
-            self._embedder = Embedder(decisions.embedding, accepted, endpoint or EndpointSettings(), stop)
+            self._embedder = Embedder(decisions.embedding, accepted, endpoint or EndpointSettings(), stop, sample)
 
     def apply(self, batch: Batch) -> Applied:
         """Runs over a batch."""
@@ -298,10 +300,12 @@ class Deciding:
             StoreError: The endpoint failed.
         """
         asked.check()
+        sample = None
         if asked.embedding is not None:
-            asked = replace(asked, embedding=reached(asked.embedding, endpoint or EndpointSettings()))
+            embedding, sample = reached(asked.embedding, endpoint or EndpointSettings())
+            asked = replace(asked, embedding=embedding)
         self._asked = asked
-        self.transform = Transform(asked)
+        self.transform = Transform(asked, sample=sample)
         self.embedded = self.embedded_bytes = 0
         self._keys = None if asked.dedup == "off" else DedupKeys(exact=asked.dedup == "exact")
         self._sample = None if asked.sample is None else Sample(asked.sample)

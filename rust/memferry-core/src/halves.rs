@@ -110,11 +110,7 @@ fn rows(view: &RecordView<'_>) -> HashMap<u128, usize> {
 ///
 /// `scopes_of_points`: the joined record shows the scope that its vectors are filtered by, which is a copy; so a proof
 /// finds one that has become another.
-pub fn join(
-    records: &RecordBatch,
-    points: &RecordBatch,
-    scopes_of_points: bool,
-) -> Result<(RecordBatch, Vec<bool>)> {
+pub fn join(records: &RecordBatch, points: &RecordBatch, scopes_of_points: bool) -> Result<(RecordBatch, Vec<bool>)> {
     let (view, points) = (RecordView::new(records)?, RecordView::new(points)?);
     let known = rows(&points);
     let mut out = RecordBuilder::default();

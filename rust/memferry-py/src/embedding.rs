@@ -33,9 +33,9 @@ impl Embedding {
         Ok(Self { inner: Core::from_json(settings_json)? })
     }
 
-    /// The records as they will be, with a vector of length one where a new one is to be made.
-    fn preview<'py>(&self, py: Python<'py>, records: &Batch) -> PyRes<Outcome<'py>> {
-        Ok(outcome(py, py.detach(|| self.inner.preview(&records.inner))?))
+    /// The records as they will be, with a sample where a new vector is to be made.
+    fn preview<'py>(&self, py: Python<'py>, records: &Batch, sample: Vec<u8>) -> PyRes<Outcome<'py>> {
+        Ok(outcome(py, py.detach(|| self.inner.preview(&records.inner, &sample))?))
     }
 
     /// How many records get a new vector, and the bytes of their texts.
@@ -124,4 +124,3 @@ fn key_from(bytes: &[u8]) -> PyRes<TextKey> {
 pub fn text_key<'py>(py: Python<'py>, text: &str) -> Bound<'py, PyBytes> {
     PyBytes::new(py, &key_of(text))
 }
-

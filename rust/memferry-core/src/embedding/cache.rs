@@ -41,6 +41,8 @@ impl Cache {
     }
 
     fn prepare(&self, model: &str, dimensions: u32) -> Result<()> {
+        // Large enough for a vector of 1,536 numbers; it counts only where the file is made.
+        self.conn.pragma_update(None, "page_size", 8192)?;
         self.conn.pragma_update(None, "journal_mode", "wal")?;
         // What is lost with the power is asked again.
         self.conn.pragma_update(None, "synchronous", "normal")?;
@@ -48,7 +50,7 @@ impl Cache {
             "BEGIN IMMEDIATE;
              CREATE TABLE IF NOT EXISTS memferry_model (model TEXT NOT NULL, dimensions INTEGER NOT NULL);
              CREATE TABLE IF NOT EXISTS memferry_embeddings
-                 (text_blake3 BLOB PRIMARY KEY, vector BLOB NOT NULL) WITHOUT ROWID;
+                 (text_blake3 BLOB NOT NULL UNIQUE, vector BLOB NOT NULL);
              PRAGMA application_id = {APPLICATION_ID};
              PRAGMA user_version = {};
              COMMIT",
@@ -56,7 +58,10 @@ impl Cache {
         ))?;
         let version: i64 = self.conn.pragma_query_value(None, "user_version", |row| row.get(0))?;
         if version > VERSION {
-            return Err(Error::new(Code::FormatNewer, format!("format {version}, this memferry knows up to {VERSION}")));
+            return Err(Error::new(
+                Code::FormatNewer,
+                format!("format {version}, this memferry knows up to {VERSION}"),
+            ));
         }
         let kept: Option<(String, u32)> = self
             .conn
@@ -100,7 +105,8 @@ impl Cache {
         }
         let transaction = self.conn.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
         {
-            let mut statement = transaction.prepare_cached("INSERT OR IGNORE INTO memferry_embeddings VALUES (?1, ?2)")?;
+            let mut statement =
+                transaction.prepare_cached("INSERT OR IGNORE INTO memferry_embeddings VALUES (?1, ?2)")?;
             for (key, vector) in vectors {
                 statement.execute((key, vector))?;
             }

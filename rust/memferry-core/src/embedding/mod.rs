@@ -97,8 +97,7 @@ enum Choice<'r> {
 impl Embedding {
     /// Reads the settings.
     pub fn from_json(text: &str) -> Result<Self> {
-        let settings: Settings =
-            serde_json::from_str(text).map_err(|e| Error::invalid(format!("embedding: {e}")))?;
+        let settings: Settings = serde_json::from_str(text).map_err(|e| Error::invalid(format!("embedding: {e}")))?;
         let accepted = settings.accepted.map(|names| GapSet::of(names.iter().map(String::as_str)));
         let position = |name: &str| {
             GAPS.iter().position(|gap| *gap == name).ok_or_else(|| Error::invalid(format!("unknown gap {name}")))
@@ -114,11 +113,6 @@ impl Embedding {
             replaced: position(REPLACED)?,
             without_text: position(WITHOUT_TEXT)?,
         })
-    }
-
-    /// Bytes of a vector.
-    pub const fn vector_bytes(&self) -> usize {
-        self.dimensions as usize * 4
     }
 
     /// The texts that are to be embedded, each once, in the order of the records.
@@ -147,12 +141,10 @@ impl Embedding {
         Ok(texts.fold((0, 0), |(records, bytes), len| (records + 1, bytes + len)))
     }
 
-    /// The records as they will be, with a vector of length one in place of those that nobody has made yet.
-    pub fn preview(&self, records: &RecordBatch) -> Result<Transformed> {
-        let mut unit = vec![0; self.vector_bytes()];
-        unit.iter_mut().zip(1f32.to_le_bytes()).for_each(|(to, byte)| *to = byte);
-        let unit = Made::Vector(unit);
-        self.run(records, |_| Ok(&unit))
+    /// The records as they will be, with a sample in place of the vectors that nobody has made yet.
+    pub fn preview(&self, records: &RecordBatch, sample: &[u8]) -> Result<Transformed> {
+        let sample = Made::Vector(sample.to_vec());
+        self.run(records, |_| Ok(&sample))
     }
 
     /// The records with their new vectors.
@@ -164,11 +156,7 @@ impl Embedding {
         })
     }
 
-    fn run<'m>(
-        &self,
-        records: &RecordBatch,
-        made: impl Fn(&str) -> Result<&'m Made>,
-    ) -> Result<Transformed> {
+    fn run<'m>(&self, records: &RecordBatch, made: impl Fn(&str) -> Result<&'m Made>) -> Result<Transformed> {
         let view = RecordView::new(records)?;
         let mut out = RecordBuilder::default();
         let mut run = Run { lost: vec![(0, None); GAPS.len()], quarantined: Vec::new() };
@@ -203,9 +191,7 @@ impl Embedding {
 
     /// Whether the model has made a vector already, in an earlier hop.
     fn is_new(&self, vector: &VectorRef<'_>) -> bool {
-        vector.kind == VectorKind::Dense
-            && vector.dim == self.dimensions
-            && vector.model == Some(self.model.as_str())
+        vector.kind == VectorKind::Dense && vector.dim == self.dimensions && vector.model == Some(self.model.as_str())
     }
 
     /// One record whose vectors change.

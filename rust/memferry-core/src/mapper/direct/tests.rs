@@ -268,7 +268,7 @@ proptest! {
         let records = builder.finish().unwrap();
         let encode = |mapper: &Mapper| {
             let marker = mark.then_some("m");
-            mapper.encode(&records, Some(uuid::Uuid::nil()), GapSet::default(), &Default::default(), marker).unwrap()
+            mapper.encode(&records, Some(uuid::Uuid::nil()), GapSet::default(), &hashbrown::HashMap::default(), marker).unwrap()
         };
         let (one, other) = (encode(&long), encode(&direct));
         prop_assert_eq!(&one.raw, &other.raw);
