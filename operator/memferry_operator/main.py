@@ -38,7 +38,8 @@ def run() -> None:
 
 
 async def _main(settings: Settings) -> int:
-    stop, api, metrics = asyncio.Event(), Api(), Metrics()
+    stop, metrics = asyncio.Event(), Metrics()
+    api = Api(lambda status: metrics.api_answers.labels(str(status)).inc())
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     leader = Leader(api, settings)

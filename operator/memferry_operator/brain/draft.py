@@ -88,7 +88,8 @@ class Draft:
             self.update(completed_at=at)
         self.update(phase=phase, history=tuple(history[-_HISTORY:]), started_at=self.status.started_at or at)
         self.going(reason, message)
-        self.act(Emit("Normal", str(reason), f"{phase}: {message}" if message else phase))
+        if len(history) > 1:  # That one was made, everybody sees.
+            self.act(Emit("Normal", str(reason), f"{phase}: {message}" if message else phase))
 
     def going(self, reason: Reason, message: str = "") -> None:
         """Work goes on, or is waited for."""

@@ -62,9 +62,19 @@ def path(group: str, kind: str, namespace: str, name: str = "") -> str:
 
 
 class Api:
-    """One session; made anew when its credentials are old or refused."""
+    """One session; made anew when its credentials are old or refused.
 
-    def __init__(self, credentials: Callable[[], kopf.ConnectionInfo] = login) -> None:
+    Args:
+        answered: Told the status of every answer.
+        credentials: Read anew for every session.
+    """
+
+    def __init__(
+        self,
+        answered: Callable[[int], None] = lambda _: None,
+        credentials: Callable[[], kopf.ConnectionInfo] = login,
+    ) -> None:
+        self._answered = answered
         self._credentials = credentials
         self._session: aiohttp.ClientSession | None = None
         self._server = ""
@@ -125,6 +135,7 @@ class Api:
             timeout=_TIMEOUT,
         ) as response:
             self.heard_at = time.monotonic()
+            self._answered(response.status)
             if response.status < 400:
                 found: dict[str, Any] = await response.json()
                 return found

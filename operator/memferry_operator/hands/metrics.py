@@ -45,6 +45,9 @@ class Metrics:
             buckets=(0.01, 0.05, 0.1, 0.5, 1, 5, 30),
             registry=self.registry,
         )
+        self.api_answers = Counter(
+            "memferry_api_answers", "Answers of the API server", ["code"], registry=self.registry
+        )
         self.actions = Counter("memferry_actions", "Things done", ["action"], registry=self.registry)
         self.write_freeze_secs = Histogram(
             "memferry_write_freeze_seconds",

@@ -59,7 +59,9 @@ async def observe(api: Api, namespace: str, name: str, *, slot: bool) -> Seen | 
         _mapping(api, namespace, spec),
         _binding(api, namespace, spec),
     )
-    owned = await _owned(api, namespace, name, meta["uid"], status, deleting=deleting, newer=newer)
+    # Before the finalizer and the first attempt there is nothing; a lost status has a finalizer and no phase.
+    begun = names.FINALIZER in meta.get("finalizers", []) and not (status.phase == "Pending" and not status.attempt)
+    owned = await _owned(api, namespace, name, meta["uid"], status, begun=begun, deleting=deleting, newer=newer)
     observed = Observed(
         name=name,
         namespace=namespace,
@@ -146,11 +148,12 @@ async def _owned(
     uid: str,
     status: MigrationStatus,
     *,
+    begun: bool,
     deleting: bool,
     newer: bool,
 ) -> dict[str, Any]:
     """Jobs, pods, Leases, results, command; nothing where there cannot be any."""
-    if newer or (status.phase == "Pending" and not status.attempt and not deleting):
+    if newer or (not deleting and not begun):
         return {}
     by = f"{names.MIGRATION}={name}"
     # The Jobs first: what a worker said before its Job ended is read after it is seen to have ended.
