@@ -59,8 +59,8 @@ test-python: build
 	pytest -n auto --maxprocesses 4 --dist worksteal
 
 .PHONY: test-cluster
-test-cluster: build servers-install ## Everything that needs a real Kubernetes node; as root
-	pytest -m node_tier
+test-cluster: build servers-install ## Everything that needs a real Kubernetes node, as root, or minutes
+	pytest -m "node_tier or slow_cluster"
 
 test-wheel: install ## The built wheel in a clean environment
 	rm -rf build/wheel && mkdir -p build/wheel
