@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
+import os
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
@@ -42,7 +43,12 @@ class ApiError(Exception):
 def login() -> kopf.ConnectionInfo:
     """Credentials of the pod, or of a kubeconfig; they expire, so that a rotated token is read again."""
     settings = kopf.OperatorSettings()
-    found = kopf.login_with_service_account(settings=settings) or kopf.login_with_kubeconfig(settings=settings)
+    host, port = os.environ.get("KUBERNETES_SERVICE_HOST", ""), os.environ.get("KUBERNETES_SERVICE_PORT", "443")
+    found = kopf.login_with_service_account(settings=settings)
+    if found is not None and host:
+        # kopf goes by a name; like other clients of a pod this one needs no DNS.
+        found = dataclasses.replace(found, server=f"https://{f'[{host}]' if ':' in host else host}:{port}")
+    found = found or kopf.login_with_kubeconfig(settings=settings)
     if found is None:
         raise kopf.LoginError("neither a service account nor a kubeconfig")
     return dataclasses.replace(found, expiration=datetime.now(UTC) + timedelta(seconds=_FRESH_SECS))
@@ -80,7 +86,7 @@ class Api:
         self._server = ""
         self._made = 0.0
         self._lock = asyncio.Lock()
-        self.heard_at = time.monotonic()
+        self.heard_at = float("-inf")
 
     async def close(self) -> None:
         """Ends the session."""
