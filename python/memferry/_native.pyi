@@ -348,6 +348,9 @@ class Buckets:
     def add(self, records: Batch, *, only: str | None = None, unmarked: bool = False) -> int:
         """Adds records, with `only` those marked by that migration (`unmarked`: or by none); how many were left out."""
 
+    def add_with_images(self, records: Batch, images: Batch, others: Buckets) -> None:
+        """Adds records here and their images to `others`; made once where these are the records themselves."""
+
     def unequal(self, other: Buckets) -> list[int]:
         """Buckets that differ."""
 
