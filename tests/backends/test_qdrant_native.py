@@ -145,6 +145,17 @@ def test_nan_comes_back(store: QdrantStore, qdrant_prefix: str) -> None:
     assert _all(store, name) == rows
 
 
+def test_a_collection_that_is_there_is_never_made_anew(store: QdrantStore, qdrant_prefix: str) -> None:
+    name = f"{qdrant_prefix}there"
+    store.create(name, _spec(_dense_spec(2)))
+    rows: list[Row] = [("1", b"{}", [("", None, 2, None, DENSE, None, np.ones(2, "<f4").tobytes())])]
+    store.upsert(name, Batch.from_rows(rows))
+    # As after a kill between the request and its answer.
+    store.create(name, _spec(_dense_spec(3)))
+    assert json.loads(store.info(name))["vectors"][0]["dim"] == 2
+    assert _all(store, name) == rows
+
+
 PAYLOAD: dict[str, Any] = {
     "$": "dollar",
     "$f64": ["reserved elsewhere", {"$$": None}],
@@ -305,8 +316,6 @@ def test_collections_tell_what_they_were_made_of(store: QdrantStore, qdrant_pref
     store.set_indexing_threshold(name, threshold)
     assert json.loads(store.info(name))["indexing_threshold"] == threshold
     assert store.wait_green(name, 30)
-    with pytest.raises(StoreError, match="already exists"):
-        store.create(name, "[]")
     assert store.delete_collection(name)
     assert not store.delete_collection(name)
     with pytest.raises(RefusedError) as caught:
