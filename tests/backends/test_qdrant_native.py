@@ -15,7 +15,7 @@ import pytest
 from qdrant_client import models
 
 from memferry._native import Batch, QdrantStore, normalize_vectors, vectors_not_finite
-from memferry.errors import RefusedError, StoreError, TransientError
+from memferry.errors import RefusedError, TransientError
 from testbed.qdrant import QdrantServer
 from testbed.tls import make_certificates
 
