@@ -87,12 +87,16 @@ class Holder:
 
 
 def _started(pid: int) -> str | None:
-    """Start time of a process, so that a reused pid is not taken for it."""
+    """Start time of a process that is at work, so that a reused pid is not taken for it."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace")
     except OSError:
         return None
-    return text.rsplit(")", 1)[-1].split()[19]
+    fields = text.rsplit(")", 1)[-1].split()
+    state, threads, started = fields[0], int(fields[17]), fields[19]
+    # Ended, and its parent has not asked yet how: in a container that may be for ever.
+    over = state in ("Z", "X") and threads <= 1
+    return None if over else started
 
 
 def _processes() -> str | None:

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from memferry import locks
 from memferry.backends.embedded import EmbeddedTarget
 from memferry.errors import RefusedError, StoreError
 from memferry.ledger import Ledger, RangeState
@@ -173,6 +174,19 @@ def test_the_lock_of_a_dead_process_is_taken(target: EmbeddedTarget, ledger: Led
     ledger.acquire(target)
     with dead_process() as pid:
         put_lock(target, pid=pid)
+        Ledger(target.documents, MIGRATION).acquire(target)
+
+
+def test_a_process_whose_end_nobody_asked_about_holds_nothing(target: EmbeddedTarget, ledger: Ledger) -> None:
+    with subprocess.Popen([sys.executable, "-I", "-S", "-c", "input()"], stdin=subprocess.PIPE) as process:
+        started = locks._started(process.pid)
+        ledger.acquire(target)
+        put_lock(target, pid=process.pid, started=started, token="theirs")
+        with pytest.raises(RefusedError):
+            Ledger(target.documents, MIGRATION).acquire(target)
+        process.kill()
+        # Waits for its end, and leaves it a zombie.
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
         Ledger(target.documents, MIGRATION).acquire(target)
 
 

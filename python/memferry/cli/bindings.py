@@ -48,7 +48,9 @@ class Where:
 def binding_status(name: Name, where: Where, *, as_json: Json = False) -> None:
     """Says which store serves, whether writes are frozen, and who has not acknowledged that.
 
-    Example: memferry binding status agents-memory -n agents
+    \b
+    Example:
+      memferry binding status agents-memory -n agents
     """
 
     def work() -> int:
@@ -70,7 +72,9 @@ def binding_unfreeze(name: Name, where: Where, *, as_json: Json = False) -> None
 
     A switch that is under way gives up. Where nothing is frozen, nothing is done.
 
-    Example: memferry binding unfreeze agents-memory -n agents
+    \b
+    Example:
+      memferry binding unfreeze agents-memory -n agents
     """
 
     def work() -> int:

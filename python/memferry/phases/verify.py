@@ -183,8 +183,7 @@ def verify(
             progress("verify", seen, plan.rows * 2)
 
     def add_source(batch: Batch, read: int) -> None:
-        raw.add(batch)
-        left.add(work.expected(batch))
+        raw.add_with_images(batch, work.expected(batch), left)
         tell(read)
 
     def add_target(batch: Batch, read: int) -> None:
