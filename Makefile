@@ -63,8 +63,8 @@ test-node: build servers-install ## A whole life on a real Kubernetes node; as r
 	pytest -m node_life
 
 .PHONY: test-cluster
-test-cluster: build servers-install ## Everything that needs a real Kubernetes node; as root
-	pytest -m node_tier
+test-cluster: build servers-install ## Everything that needs a real Kubernetes node, as root, or minutes
+	pytest -m "node_tier or slow_cluster"
 
 test-wheel: install ## The built wheel in a clean environment
 	rm -rf build/wheel && mkdir -p build/wheel
