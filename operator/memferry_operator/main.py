@@ -71,6 +71,7 @@ async def _until(stop: asyncio.Event, work: Any) -> int:
         log.error("no longer leads, ends")  # noqa: TRY400 - nothing is wrong in the code
         return 1
     except Exception:
+        # The end of the process: whatever it was is logged, and the Deployment starts another one.
         log.exception("cannot go on")
         return 1
     return 0
@@ -95,15 +96,17 @@ async def _lead(settings: Settings, api: Api, leader: Leader, metrics: Metrics, 
     try:
         done, _ = await asyncio.wait({*tasks, watching}, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
-            task.result()
+            # kopf, when it ends, cancels what a loop of ours may be waiting for.
+            if not (stop.is_set() and task.cancelled()):
+                task.result()
     finally:
         stop.set()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        # Before anything is asked of the API server again: kopf, when it ends, cancels every task it does not know.
+        await asyncio.wait({watching}, timeout=5)
         await leader.release()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.gather(watching, return_exceptions=True), 10)
 
 
 async def _before(api: Api, leader: Leader) -> None:

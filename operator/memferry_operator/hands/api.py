@@ -225,6 +225,19 @@ class Api:
         params = {"fieldManager": MANAGER}
         return await self.request("PATCH", where, body, params=params, content_type="application/merge-patch+json")
 
+    async def put_status(self, plural: str, found: Mapping[str, Any], status: Mapping[str, Any]) -> None:
+        """Writes the status of a resource of ours: one writer, by compare-and-swap.
+
+        Args:
+            plural: Its kind.
+            found: The resource as it was read; 409 where it is no longer so.
+            status: The whole status.
+        """
+        meta = {key: found["metadata"][key] for key in ("name", "namespace", "uid", "resourceVersion")}
+        body = {"apiVersion": f"{GROUP}/{VERSION}", "kind": found["kind"], "metadata": meta, "spec": found["spec"]}
+        where = f"{OURS}/namespaces/{meta['namespace']}/{plural}/{meta['name']}/status"
+        await self.request("PUT", where, {**body, "status": status}, params={"fieldManager": MANAGER})
+
     async def delete(self, where: str) -> None:
         """Deletes an object and what it owns; one that is gone is fine."""
         try:
