@@ -51,13 +51,10 @@ def rollback(target: Target, ledger: Ledger, *, stop: Stop | None = None) -> Rol
         raise RefusedError("no-migration", f"the target knows no migration {ledger.migration}")
     if run["state"] == "rolled_back":
         return RolledBack()  # And nothing of it has been written since.
-    retrying(lambda: ledger.acquire(target))
-    try:
+    with ledger.held(target):
         done = _file(target, ledger) if isinstance(target, JsonlTarget) else _records(target, ledger, stop or Stop())
         retrying(lambda: target.drop_created(ledger.migration))
         retrying(lambda: _settle(target, ledger))
-    finally:
-        ledger.release()
     return done
 
 
