@@ -381,9 +381,8 @@ class World:
             if self.binding:
                 assert self.binding.mode == "Serving", "frozen at rest"
                 assert self.binding.locked_by_uid == "", "the binding is still held"
-                stands = {"revision": self.binding.revision, "mode": "Serving", "active": self.binding.active}
                 told = any(isinstance(a, Emit) and a.reason == "JournalNotWritten" for a in self.log)
-                assert told or self.journal == stands, "the journals do not say what the binding says"
+                assert told or self.journal["active"] == self.binding.active, "the journals name another side"
         assert not self.lost(), f"lost: {self.lost()}"
 
     def run(
