@@ -13,6 +13,7 @@ from memferry.backends.api import refuse_unreadable
 from memferry.backends.documents import StoreDocuments
 from memferry.backends.embedded.holder import naming_holder
 from memferry.backends.embedded.source import EmbeddedSource
+from memferry.errors import StoreError
 from memferry.model import KINDS, Quarantined, Range, VectorSpec
 from memferry.profiles import load_mapper
 
@@ -97,7 +98,8 @@ class EmbeddedTarget:
     def restore(self, records: Batch) -> None:
         """See `memferry.backends.api.Target`; the caller holds the transaction."""
         self._store.mark_text_stale()
-        self._store.write(records)
+        if refused := self._store.write(records):
+            raise StoreError("refused", f"{len(refused)} records could not be put back: too many vectors")
 
     def finish(self, migration: str, ranges: list[Range]) -> None:  # noqa: ARG002
         """Rebuilds the full-text index."""

@@ -15,7 +15,7 @@ from memferry.backends.api import Documents, Source, refuse_unreadable
 from memferry.backends.qdrant.documents import QdrantDocuments
 from memferry.backends.qdrant.source import QdrantSource, connect, identity_of
 from memferry.backends.state import MarkedSource, State
-from memferry.errors import RefusedError
+from memferry.errors import RefusedError, StoreError
 from memferry.failpoints import failpoint
 from memferry.model import Quarantined, Range, VectorSpec
 from memferry.profiles import load_mapper
@@ -254,10 +254,17 @@ class QdrantTarget:
     def restore(self, records: Batch) -> None:
         """See `memferry.backends.api.Target`."""
         exact = load_mapper(self.profile, "point", filling=False)
-        raw, _, _, _ = exact.encode(records, namespace=NAMESPACE)
+        raw, rows, bad, _ = exact.encode(records, namespace=NAMESPACE)
         if self._state:
             self._state.release(self._given_back(raw))
-        self._store.upsert(self._url.name, raw)
+        refused = [
+            (records.take([rows[row]]).identities()[0], why) for row, why in self._store.upsert(self._url.name, raw)
+        ]
+        refused += [((kind or "", identity or key), message) for key, kind, identity, _, message, _ in bad]
+        for (kind, identity), why in refused:
+            raise StoreError(
+                "refused", f"{len(refused)} records could not be put back, first {kind} {identity!r}: {why}"
+            )
 
     def finish(self, migration: str, ranges: list[Range]) -> None:  # noqa: ARG002
         """Lets the server build its index again."""
