@@ -75,7 +75,7 @@ class Cluster:
 def asked(verb: str, more: str = "") -> dict[str, Any]:
     path = Path(E.get("STANDIN", "/nowhere"))
     told: dict[str, dict[str, Any]] = json.loads(path.read_text()) if path.exists() else {}
-    keys = [key for one in (verb, f"{verb} {more}") for key in (one, f"{E['MEMFERRY_MIGRATION']}/{one}")]
+    keys = [key for one in (verb, f"{verb} {more}") for key in (one, f"{E.get('MEMFERRY_MIGRATION', '')}/{one}")]
     return {name: value for key in keys for name, value in told.get(key, {}).items()}
 
 
