@@ -160,12 +160,15 @@ class Life:
         until(lambda: not self.running(), what="no workers", deadline_secs=30)
 
     def jobs_made(self) -> list[str]:
-        """Names of the Jobs that were ever made."""
+        """Names of the Jobs that were ever made for the migration; those that probe its backends come and go."""
         audit: list[str] = []
         path = f"/apis/events.k8s.io/v1/namespaces/{self.namespace}/events"
         for event in self.client.request("GET", path)["items"]:
-            if (event["reason"], event["regarding"]["kind"]) == ("SuccessfulCreate", "Job"):
-                audit += [event["regarding"]["name"]] * (event.get("deprecatedCount") or 1)
+            regarding = event["regarding"]
+            if (event["reason"], regarding["kind"]) == ("SuccessfulCreate", "Job") and regarding["name"].startswith(
+                "m-"
+            ):
+                audit += [regarding["name"]] * (event.get("deprecatedCount") or 1)
         return sorted(audit)
 
     def objects(self, kind: str) -> list[KubernetesObject]:

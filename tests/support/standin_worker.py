@@ -62,7 +62,8 @@ class Cluster:
         self.request("PATCH", path, {"metadata": {"annotations": annotations}, "spec": spec})
 
     def result(self, verb: str, found: Any) -> None:
-        path = f"/api/v1/namespaces/{E['MEMFERRY_NAMESPACE']}/secrets/{E['MEMFERRY_MIGRATION']}-result"
+        secret = E.get("MEMFERRY_RESULT") or f"{E['MEMFERRY_MIGRATION']}-result"
+        path = f"/api/v1/namespaces/{E['MEMFERRY_NAMESPACE']}/secrets/{secret}"
         self.request("PATCH", path, {"data": {f"{verb}.json": b64encode(json.dumps(found).encode()).decode()}})
 
     def command(self) -> dict[str, Any] | None:
@@ -74,7 +75,7 @@ class Cluster:
 def asked(verb: str, more: str = "") -> dict[str, Any]:
     path = Path(E.get("STANDIN", "/nowhere"))
     told: dict[str, dict[str, Any]] = json.loads(path.read_text()) if path.exists() else {}
-    keys = [key for one in (verb, f"{verb} {more}") for key in (one, f"{E['MEMFERRY_MIGRATION']}/{one}")]
+    keys = [key for one in (verb, f"{verb} {more}") for key in (one, f"{E.get('MEMFERRY_MIGRATION', '')}/{one}")]
     return {name: value for key in keys for name, value in told.get(key, {}).items()}
 
 
@@ -85,6 +86,8 @@ def stop(number: int, frame: FrameType | None) -> None:
 def main() -> None:
     signal.signal(signal.SIGTERM, stop)
     verb, folder = sys.argv[2], Path(sys.argv[sys.argv.index("--folder") + 1])
+    if verb == "probe":
+        probe(Cluster())
     assert "MemoryMigration" in (folder / "migration.yaml").read_text()
     cluster, name, wanted = Cluster(), E["MEMFERRY_MIGRATION"], asked(verb)
     if verb == "switch":
@@ -112,6 +115,18 @@ RESULTS: dict[str, dict[str, Any]] = {
     "verify": {"compared": RECORDS, "missing": 0, "extra": 0, "different": 0, "foreign": 0},
     "retire": {"deleted": RECORDS},
 }
+
+
+def probe(cluster: Cluster) -> None:
+    """Says what it is asked to; knows of the journals that stand-ins of switches have written."""
+    wanted = asked("probe")
+    time.sleep(wanted.get("secs", 0))
+    found = [json.loads(path.read_text()) for path in Path(E["STANDIN"]).parent.glob("*.journal")]
+    newest = max(found, key=lambda entry: entry["revision"], default=None)
+    read = {name: {"since": since, "journal": newest} for name, since in json.loads(E["MEMFERRY_JOURNALS"]).items()}
+    told = {"reachable": True, "identity": E["MEMFERRY_RESULT"], "records": RECORDS, **wanted.get("result", {})}
+    cluster.result("probe", {"probe": E["MEMFERRY_PROBE"], "journals": read, **told})
+    sys.exit(wanted.get("exit", 0))
 
 
 def switch(cluster: Cluster, name: str) -> None:

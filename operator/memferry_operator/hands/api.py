@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
+import os
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
@@ -43,7 +44,12 @@ class ApiError(Exception):
 def login() -> kopf.ConnectionInfo:
     """Credentials of the pod, or of a kubeconfig; they expire, so that a rotated token is read again."""
     settings = kopf.OperatorSettings()
-    found = kopf.login_with_service_account(settings=settings) or kopf.login_with_kubeconfig(settings=settings)
+    host, port = os.environ.get("KUBERNETES_SERVICE_HOST", ""), os.environ.get("KUBERNETES_SERVICE_PORT", "443")
+    found = kopf.login_with_service_account(settings=settings)
+    if found is not None and host:
+        # kopf goes by a name; like other clients of a pod this one needs no DNS.
+        found = dataclasses.replace(found, server=f"https://{f'[{host}]' if ':' in host else host}:{port}")
+    found = found or kopf.login_with_kubeconfig(settings=settings)
     if found is None:
         raise kopf.LoginError("neither a service account nor a kubeconfig")
     return dataclasses.replace(found, expiration=datetime.now(UTC) + timedelta(seconds=_FRESH_SECS))
@@ -81,7 +87,7 @@ class Api:
         self._server = ""
         self._made = 0.0
         self._lock = asyncio.Lock()
-        self.heard_at = time.monotonic()
+        self.heard_at = float("-inf")
 
     async def close(self) -> None:
         """Ends the session."""
@@ -218,6 +224,19 @@ class Api:
         """A merge patch."""
         params = {"fieldManager": MANAGER}
         return await self.request("PATCH", where, body, params=params, content_type="application/merge-patch+json")
+
+    async def put_status(self, plural: str, found: Mapping[str, Any], status: Mapping[str, Any]) -> None:
+        """Writes the status of a resource of ours: one writer, by compare-and-swap.
+
+        Args:
+            plural: Its kind.
+            found: The resource as it was read; 409 where it is no longer so.
+            status: The whole status.
+        """
+        meta = {key: found["metadata"][key] for key in ("name", "namespace", "uid", "resourceVersion")}
+        body = {"apiVersion": f"{GROUP}/{VERSION}", "kind": found["kind"], "metadata": meta, "spec": found["spec"]}
+        where = f"{OURS}/namespaces/{meta['namespace']}/{plural}/{meta['name']}/status"
+        await self.request("PUT", where, {**body, "status": status}, params={"fieldManager": MANAGER})
 
     async def delete(self, where: str) -> None:
         """Deletes an object and what it owns; one that is gone is fine."""
