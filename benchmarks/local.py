@@ -42,7 +42,7 @@ def copy(folder: Path, records: int) -> list[Row]:
     def ours() -> tuple[float, float, float, float]:
         with removed(folder / "copy.db") as target:
             times = migrate(str(store), target)
-        phase = times["phases"]["run_copy"]
+        phase = times["phases"]["copy"]
         return phase["wall"], phase["cpu"], times["python_cpu"] / times["cpu"], times["cpu"]
 
     def theirs() -> tuple[float, float]:

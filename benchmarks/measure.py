@@ -59,7 +59,6 @@ def run(command: list[str]) -> Child:
     with subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
         text=True,
         cwd=ROOT,
     ) as process:

@@ -58,24 +58,26 @@ def _watch_native() -> None:
 def main() -> None:
     """Runs it."""
     _watch_native()
-    from memferry.phases import migrate, plan  # noqa: PLC0415 - after the native module is watched
+    from memferry.phases import migrate, plan, stages  # noqa: PLC0415 - after the native module is watched
     from memferry.urls import parse_url  # noqa: PLC0415
 
     phases: dict[str, dict[str, float]] = {}
 
-    def timed(name: str) -> None:
-        inner = getattr(migrate, name)
+    def timed(name: str, phase: str) -> None:
+        inner = getattr(stages, name)
 
-        def phase(*args: Any, **kwargs: Any) -> Any:
+        def stage(*args: Any, **kwargs: Any) -> Any:
             wall, cpu = time.perf_counter(), time.process_time()
             result = inner(*args, **kwargs)
-            phases[name] = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
+            times = phases.setdefault(phase, {"wall": 0.0, "cpu": 0.0})
+            times["wall"] += time.perf_counter() - wall
+            times["cpu"] += time.process_time() - cpu
             return result
 
-        setattr(migrate, name, phase)
+        setattr(stages, name, stage)
 
-    for name in ("make_plan", "run_copy", "verify"):
-        timed(name)
+    for name, phase in (("make_plan", "plan"), ("transfer", "copy"), ("finish", "copy"), ("verify", "verify")):
+        timed(name, phase)
     _clock.times[0] = time.thread_time()
     source, target = map(parse_url, sys.argv[1:3])
     wall, cpu = time.perf_counter(), time.process_time()

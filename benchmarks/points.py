@@ -90,7 +90,7 @@ def _write(there: Server, store: Path, records: int) -> list[Row]:
         there.drop("bench")
         with there.cpu(server_cpu):
             times = migrate(str(store), there.url("bench"))
-        ours.append((times["phases"]["run_copy"]["wall"], times))
+        ours.append((times["phases"]["copy"]["wall"], times))
         there.make("sent")
         sent.append(example("bare_qdrant", f"http://{there.address}", "bench", "sent", str(IN_FLIGHT))["send"])
         there.drop("sent")
@@ -99,7 +99,7 @@ def _write(there: Server, store: Path, records: int) -> list[Row]:
     phases = times["phases"]
     _kept["sent"] = rate
     _kept["verify"] = phases["verify"]
-    _kept["cpu"] = phases["run_copy"]["cpu"] / records * 1e5
+    _kept["cpu"] = phases["copy"]["cpu"] / records * 1e5
     _kept["whole"] = times["cpu"] / records * 1e5
     return [
         Row(
@@ -145,14 +145,14 @@ def _read(there: Server, folder: Path, records: int) -> list[Row]:
         scrolled.append(example("bare_qdrant", f"http://{there.address}", "bench", str(STREAMS))["scroll"])
         with removed(folder / "back.db") as target:
             times = migrate(there.url("bench"), target)
-        walls.append(times["phases"]["run_copy"]["wall"])
-        cpus.append(times["phases"]["run_copy"]["cpu"] / records * 1e5)
+        walls.append(times["phases"]["copy"]["wall"])
+        cpus.append(times["phases"]["copy"]["cpu"] / records * 1e5)
     rate, cpu = max(scrolled)
     back = records / min(walls)
     both = []
     for _ in range(2):
         there.drop("copied")
-        both.append(migrate(there.url("bench"), there.url("copied"))["phases"]["run_copy"])
+        both.append(migrate(there.url("bench"), there.url("copied"))["phases"]["copy"])
     across = min(phase["wall"] for phase in both)
     bound = records / rate + records / _kept["sent"]
     _kept["scroll"] = rate

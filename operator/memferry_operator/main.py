@@ -112,8 +112,11 @@ async def _lead(settings: Settings, api: Api, leader: Leader, metrics: Metrics, 
 async def _before(api: Api, leader: Leader) -> None:
     """Kopf serves only what is there when it starts, so the kinds are waited for."""
     while True:
-        with contextlib.suppress(ApiError):
+        try:
             found = await api.get(OURS) or {}
+        except ApiError as error:
+            log.warning("the API server: %s", error)
+        else:
             missing = _KINDS - {one["name"] for one in found.get("resources") or []}
             if not missing:
                 break

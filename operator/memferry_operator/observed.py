@@ -211,6 +211,7 @@ class Observed:
         command: What stands in the control ConfigMap.
         references: Who else uses the source's store; only looked up before it is deleted.
         slot: Whether the operator-wide limit leaves a place.
+        ending: Whether the namespace is being deleted.
     """
 
     name: str
@@ -235,6 +236,7 @@ class Observed:
     command: Command | None = None
     references: tuple[str, ...] = ()
     slot: bool = True
+    ending: bool = False
 
     def job(self, role: Role, attempt: int) -> Job | None:
         """The Job of a role in an attempt."""

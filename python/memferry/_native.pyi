@@ -284,7 +284,10 @@ class QdrantStore:
         """What is known of a collection, as JSON."""
 
     def create(self, collection: str, vectors_json: str, *, deferred_index: bool = False) -> int | None:
-        """Makes a collection; the indexing threshold it had before it was deferred."""
+        """Makes a collection; the indexing threshold it had before it was deferred.
+
+        One that is there by then is left as it is: look at it.
+        """
 
     def set_indexing_threshold(self, collection: str, threshold: int | None) -> None:
         """Sets it in KiB; 0 for no index, None for the default of servers."""
@@ -347,6 +350,9 @@ class Buckets:
     def __new__(cls, buckets: int) -> Buckets: ...
     def add(self, records: Batch, *, only: str | None = None, unmarked: bool = False) -> int:
         """Adds records, with `only` those marked by that migration (`unmarked`: or by none); how many were left out."""
+
+    def add_with_images(self, records: Batch, images: Batch, others: Buckets) -> None:
+        """Adds records here and their images to `others`; made once where these are the records themselves."""
 
     def unequal(self, other: Buckets) -> list[int]:
         """Buckets that differ."""

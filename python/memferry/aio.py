@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Generator, Iterable
 from contextlib import asynccontextmanager
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar
 
 from memferry import library
 from memferry.application import Found, Hits, RecordPage, Store, open_store
@@ -20,7 +20,7 @@ from memferry.phases.plan import Plan, Progress, Stop
 from memferry.phases.rollback import RolledBack
 from memferry.records import Record
 
-__all__ = ["AsyncStore", "in_thread", "migrate", "open", "plan", "rollback", "verify"]
+__all__ = ["AsyncReads", "AsyncStore", "in_thread", "migrate", "open", "plan", "rollback", "verify"]
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -110,23 +110,51 @@ async def rollback(target: library.Place, *, stop: Stop | None = None, **chosen:
     return await _run(library.rollback, target, stop=stop, **chosen)
 
 
-class AsyncStore:
-    """A `memferry.Store`, awaited. A put that is cancelled has been done all the same, or refused."""
+class Reads(Protocol):
+    """What a store reads, and its end: see `memferry.Store`."""
 
-    def __init__(self, store: Store) -> None:
+    def close(self) -> None:
+        """Ends all connections."""
+        ...
+
+    @property
+    def get(self) -> Callable[[str, str], Record | None]:
+        """See `Store.get`."""
+        ...
+
+    @property
+    def get_many(self) -> Callable[[Iterable[tuple[str, str]]], Found]:
+        """See `Store.get_many`."""
+        ...
+
+    @property
+    def search(self) -> Callable[..., Hits]:
+        """See `Store.search`."""
+        ...
+
+    @property
+    def pages(self) -> Callable[..., Generator[RecordPage, None, None]]:
+        """See `Store.pages`."""
+        ...
+
+    @property
+    def wait_indexed(self) -> Callable[[float], bool]:
+        """See `Store.wait_indexed`."""
+        ...
+
+
+S = TypeVar("S", bound=Reads)
+
+
+class AsyncReads(Generic[S]):
+    """The methods of a store that read, awaited."""
+
+    def __init__(self, store: S) -> None:
         self._store = store
 
     async def close(self) -> None:
         """Ends all connections."""
         await in_thread(self._store.close)
-
-    def capabilities(self) -> Capabilities:
-        """What this store can do."""
-        return self._store.capabilities()
-
-    async def put(self, records: Record | Iterable[Record], *, replace: bool = True) -> int:
-        """See `Store.put`."""
-        return await in_thread(self._store.put, records, replace=replace)
 
     async def get(self, kind: str, id: str) -> Record | None:  # noqa: A002 - the field's name
         """See `Store.get`."""
@@ -135,14 +163,6 @@ class AsyncStore:
     async def get_many(self, identities: Iterable[tuple[str, str]]) -> Found:
         """See `Store.get_many`."""
         return await in_thread(self._store.get_many, identities)
-
-    async def delete(self, kind: str, id: str) -> bool:  # noqa: A002 - the field's name
-        """See `Store.delete`."""
-        return await in_thread(self._store.delete, kind, id)
-
-    async def delete_many(self, identities: Iterable[tuple[str, str]]) -> int:
-        """See `Store.delete_many`."""
-        return await in_thread(self._store.delete_many, identities)
 
     async def search(self, text: str | None = None, **wanted: Any) -> Hits:
         """See `Store.search`."""
@@ -166,6 +186,26 @@ class AsyncStore:
         async for page in self.pages(**wanted):
             for record in page.readable():
                 yield record
+
+
+class AsyncStore(AsyncReads[Store]):
+    """A `memferry.Store`, awaited. A put that is cancelled has been done all the same, or refused."""
+
+    def capabilities(self) -> Capabilities:
+        """What this store can do."""
+        return self._store.capabilities()
+
+    async def put(self, records: Record | Iterable[Record], *, replace: bool = True) -> int:
+        """See `Store.put`."""
+        return await in_thread(self._store.put, records, replace=replace)
+
+    async def delete(self, kind: str, id: str) -> bool:  # noqa: A002 - the field's name
+        """See `Store.delete`."""
+        return await in_thread(self._store.delete, kind, id)
+
+    async def delete_many(self, identities: Iterable[tuple[str, str]]) -> int:
+        """See `Store.delete_many`."""
+        return await in_thread(self._store.delete_many, identities)
 
 
 @asynccontextmanager

@@ -136,6 +136,7 @@ class Ledger(Lock):
             "joined",
             "rest",
             "base",
+            "mixed",
             "created",
             "report",
             "touched/",

@@ -23,6 +23,7 @@ from typing import Any, Final, TypeVar
 
 from memferry.backends.api import LOCK, SHARD_LOCKS, WRITE_SECS, Documents, Target
 from memferry.errors import MemferryError, RefusedError, StoreError, TransientError
+from memferry.retry import retrying
 
 __all__ = ["LEASE_SECS", "Claim", "Holder", "Lock", "parsed"]
 
@@ -87,12 +88,16 @@ class Holder:
 
 
 def _started(pid: int) -> str | None:
-    """Start time of a process, so that a reused pid is not taken for it."""
+    """Start time of a process that is at work, so that a reused pid is not taken for it."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace")
     except OSError:
         return None
-    return text.rsplit(")", 1)[-1].split()[19]
+    fields = text.rsplit(")", 1)[-1].split()
+    state, threads, started = fields[0], int(fields[17]), fields[19]
+    # Ended, and its parent has not asked yet how: in a container that may be for ever.
+    over = state in ("Z", "X") and threads <= 1
+    return None if over else started
 
 
 def _processes() -> str | None:
@@ -191,6 +196,8 @@ class Lock:
 
     def _judge(self, name: str, lock: dict[str, Any]) -> float:
         """Refuses what may not be taken over; for how long its holder is still believed to be alive."""
+        if lock["token"] == self._token:
+            return 0.0  # Taken by a try whose answer was lost.
         alive, theirs = _alive(lock), _claim(lock)
         if self._claim is not None and theirs is not None and theirs[0] == self._claim.uid:
             if theirs[1] > self._claim.attempt:
@@ -229,6 +236,21 @@ class Lock:
         self._put_lock()
 
     @contextmanager
+    def held(self, target: Target) -> Iterator[None]:
+        """Holds the lock while a block is at work, however long that is.
+
+        Raises:
+            RefusedError: `busy`, saying who holds it.
+            StoreError: `fenced`, where a later attempt has it.
+        """
+        retrying(lambda: self.acquire(target))
+        try:
+            with self.kept_alive(target):
+                yield
+        finally:
+            self.release()
+
+    @contextmanager
     def kept_alive(self, target: Target) -> Iterator[None]:
         """Renews the lock all the time, from a thread of its own."""
         over = threading.Event()
@@ -241,7 +263,7 @@ class Lock:
                         self.renew()
                 except TransientError:
                     continue
-                except StoreError:
+                except MemferryError:
                     return  # The next page or step meets the same error and reports it.
 
         thread = threading.Thread(target=beat, name="memferry-lease", daemon=True)

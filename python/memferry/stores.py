@@ -48,7 +48,7 @@ def open_source(url: StoreUrl) -> Source:
         # Targets that nothing is written to: sources have no way to look records up.
         records = opened.enter_context(closing(Neo4jTarget(graph_url)))
         points = opened.enter_context(closing(QdrantTarget(vectors_url)))
-        halves = Half(graph, records.fetch), Half(vectors, points.fetch)
+        halves = Half(graph, records.fetch), Half(vectors, points.fetch_readable)
         opened.pop_all()
         return HybridSource(*halves, url.identity, strict=True, owned=(records, points))
 
@@ -92,4 +92,4 @@ def open_target(url: StoreUrl, accepted: tuple[str, ...] = (), scratch: Path | N
     except BaseException:
         graph.close()
         raise
-    return HybridTarget(graph, vectors, url.identity)
+    return HybridTarget(graph, vectors, url.identity, vectors.fetch_readable)

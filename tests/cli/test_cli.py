@@ -293,6 +293,9 @@ def test_several_migrations_have_to_be_named(cli: Cli, tmp_path: Path) -> None:
     assert {row["migration"] for row in last_json(cli("status", "agents.db", "--json").stdout)} == {first, second}
     done = cli("rollback", "agents.db", "--migration", second, "--json")
     assert (done.returncode, last_json(done.stdout)["outcome"]) == (0, "rolled_back")
+    assert f"{second}  rolled_back\n" in cli("status", "agents.db").stdout
+    told = cli("report", "agents.db", "--migration", second)
+    assert (told.returncode, f"migration {second} was rolled back" in told.stderr) == (2, True)
     assert ("memory", "o") not in read_embedded(tmp_path / "agents.db").records
     assert cli("verify", "memory.jsonl", "agents.db").returncode == 0
 

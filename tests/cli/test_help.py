@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
+from importlib.metadata import version
 
 import pytest
 import typer
@@ -30,7 +32,18 @@ def test_help_has_an_example_and_fits(verb: tuple[str, ...], monkeypatch: pytest
     assert f"memferry {' '.join(verb)}" in text
     assert "Example" in text
     assert [line for line in done.output.splitlines() if len(line) > 80] == []
+    examples = done.output[done.output.index("Example") :].split("\n\n", 1)[0].replace("\\\n", " ").splitlines()[1:]
+    assert examples
+    for example in examples:
+        # One command a line, or broken by hand, so that it can be pasted.
+        assert example.split()[0] == "memferry"
+        assert shlex.split(example)
 
 
 def test_the_new_verbs_are_among_them() -> None:
     assert set(_verbs(app)) >= {("apply",), ("doctor",), ("quarantine", "retry"), ("manifest", "schema"), ("status",)}
+
+
+def test_the_version_is_told() -> None:
+    done = CliRunner().invoke(app, ["--version"])
+    assert (done.exit_code, done.stdout) == (0, f"memferry {version('memferry')}\n")

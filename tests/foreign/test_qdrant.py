@@ -16,7 +16,7 @@ import pytest
 from qdrant_client import models
 
 from memferry.backends import has_ledger, open_target
-from memferry.errors import RefusedError
+from memferry.errors import RefusedError, StoreError
 from memferry.ledger import Ledger
 from memferry.model import Limits
 from memferry.phases.migrate import Result, migrate, plan_only
@@ -75,7 +75,8 @@ class Place:
                 models.PointStruct(id=key, vector=[0.6, 0.8], payload={"data": "theirs", "x": {"y": [1, None]}})
                 for key in keys
             ]
-            client.upsert(self.collection, points, wait=True)
+            if points:
+                client.upsert(self.collection, points, wait=True)
 
     def edit(self, key: str, text: str) -> None:
         with self.server.client() as client:
@@ -169,6 +170,25 @@ def test_a_rollback_restores_and_deletes(place: Place) -> None:
     del left[identity(9)]
     assert left == before
     assert place.collections() == [place.collection]
+
+
+def test_what_cannot_be_put_back_stays_saved(place: Place) -> None:
+    overwritten = identity(4)
+    place.make(overwritten)
+    before = place.read()
+    result = place.run(on_existing="overwrite")
+    # Somebody makes the collection anew, for another model.
+    with place.server.client() as client:
+        client.delete_collection(place.collection)
+        vectors = models.VectorParams(size=3, distance=models.Distance.COSINE)
+        client.create_collection(place.collection, vectors_config=vectors)
+    with pytest.raises(StoreError, match=f"could not be put back, first memory '{overwritten}'"):
+        place.roll_back(result.migration)
+    with place.server.client() as client:
+        client.delete_collection(place.collection)
+    place.make()
+    assert place.roll_back(result.migration).restored == 1
+    assert place.read() == before
 
 
 def test_a_rollback_drops_the_collection_it_made(place: Place) -> None:

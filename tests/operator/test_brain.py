@@ -251,6 +251,20 @@ def test_newer_status_is_left_alone() -> None:
     assert plan(newer, w.now) == [FlagNewerStatus()]
 
 
+def test_namespace_that_ends_gives_back_and_ends_its_workers() -> None:
+    w = world("online-bound")
+    w.run(until=lambda: w.binding is not None and w.binding.mode == "Frozen")
+    w.ending = True
+    w.run()
+    assert w.binding is not None
+    assert (w.binding.mode, w.binding.active, w.binding.locked_by_uid) == ("Serving", "a", "")
+    assert not [job for job in w.jobs.values() if not job.ended]
+    assert w.finalizer, "it is not deleted yet"
+    w.deleting = True
+    w.run()
+    assert w.gone
+
+
 def test_silent_worker_is_replaced_and_counted_apart() -> None:
     w = world("offline")
     w.run(until=lambda: w.job("transfer") is not None)

@@ -91,6 +91,7 @@ class World:
     carried: set[str] = field(default_factory=set)
     log: list[Action] = field(default_factory=list)
     slot: bool = True
+    ending: bool = False
 
     def __post_init__(self) -> None:
         for name in ("a", "b"):
@@ -130,6 +131,7 @@ class World:
             results=self.results,
             command=self.command,
             slot=self.slot,
+            ending=self.ending,
         )
 
     def reconcile(self, stop: Callable[[int], bool] = lambda _: False) -> bool:

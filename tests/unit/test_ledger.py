@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import stamina
 from hypothesis import given
 from hypothesis import strategies as st
 
+from memferry import locks
 from memferry.backends.embedded import EmbeddedTarget
-from memferry.errors import RefusedError, StoreError
+from memferry.errors import RefusedError, StoreError, TransientError
 from memferry.ledger import Ledger, RangeState
 from memferry.locks import LEASE_SECS
 from memferry.model import Books, KindBooks, Quarantined
@@ -176,6 +179,19 @@ def test_the_lock_of_a_dead_process_is_taken(target: EmbeddedTarget, ledger: Led
         Ledger(target.documents, MIGRATION).acquire(target)
 
 
+def test_a_process_whose_end_nobody_asked_about_holds_nothing(target: EmbeddedTarget, ledger: Ledger) -> None:
+    with subprocess.Popen([sys.executable, "-I", "-S", "-c", "input()"], stdin=subprocess.PIPE) as process:
+        started = locks._started(process.pid)
+        ledger.acquire(target)
+        put_lock(target, pid=process.pid, started=started, token="theirs")
+        with pytest.raises(RefusedError):
+            Ledger(target.documents, MIGRATION).acquire(target)
+        process.kill()
+        # Waits for its end, and leaves it a zombie.
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        Ledger(target.documents, MIGRATION).acquire(target)
+
+
 def test_a_pid_used_again_is_another_process(target: EmbeddedTarget, ledger: Ledger) -> None:
     ledger.acquire(target)
     put_lock(target, started="1")
@@ -246,3 +262,32 @@ def test_renewing_does_not_take_a_lost_lock_back(target: EmbeddedTarget, ledger:
     with pytest.raises(StoreError):
         heartbeat(target, ledger)
     assert lock_of(target)["token"] == "another"
+
+
+def test_a_commit_whose_answer_was_lost_is_no_other_run(
+    target: EmbeddedTarget, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = target.transaction
+
+    @contextmanager
+    def unanswered() -> Iterator[None]:
+        with commit():
+            yield
+        monkeypatch.undo()
+        raise TransientError("unavailable", "no answer")
+
+    monkeypatch.setattr(target, "transaction", unanswered)
+    with stamina.set_testing(True, attempts=3, cap=True), ledger.held(target):
+        ledger.check()
+    assert lock_of(target) == {}
+
+
+def test_a_held_lock_is_renewed_until_the_block_ends(
+    target: EmbeddedTarget, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    renewed = threading.Event()
+    monkeypatch.setattr(locks, "LEASE_SECS", 0.04)
+    monkeypatch.setattr(ledger, "renew", renewed.set)
+    with ledger.held(target):
+        assert renewed.wait(60)
+    assert lock_of(target) == {}

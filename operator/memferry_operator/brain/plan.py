@@ -55,7 +55,7 @@ def plan(observed: Observed, now: datetime) -> list[Action]:
     if observed.newer_status:
         draft.act(FlagNewerStatus())
         return draft.finish()
-    if observed.deleting:
+    if observed.deleting or observed.ending:
         rest.deletion(draft)
         return draft.finish()
     draft.update(observed_generation=observed.generation)

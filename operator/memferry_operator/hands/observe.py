@@ -80,6 +80,7 @@ async def observe(api: Api, namespace: str, name: str, *, slot: bool) -> Seen | 
         binding=binding[0] if binding else None,
         references=await _references(api, namespace, name, spec, status),
         slot=slot,
+        ending=any(pod.deleting for pod in owned.get("pods", ())) and await api.ending(namespace),
         **owned,
     )
     return Seen(observed, raw, backends, mapping, binding[1] if binding else None)

@@ -327,6 +327,8 @@ class Reconciler:
             try:
                 await self._hands.do(action, seen)
             except ApiError as error:
+                if error.ending:
+                    continue  # What was to be made there is not needed any more.
                 if error.status != 409:
                     raise
                 log.debug("something changed meanwhile, looks again: %s", error)

@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager
 from typing import Final, Literal, Protocol, runtime_checkable
 
 from memferry._native import Batch
+from memferry.errors import StoreError
 from memferry.model import Limits, Page, Quarantined, Range, Stream, VectorSpec
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "Target",
     "as_foreign",
     "is_lock",
+    "refuse_unreadable",
 ]
 
 LOCK: Final = "lock"
@@ -149,7 +151,11 @@ class Target(Protocol):
         ...
 
     def fetch(self, records: Batch) -> Batch:
-        """What the store holds under the kinds and ids of `records`."""
+        """What the store holds under the kinds and ids of `records`.
+
+        Raises:
+            StoreError: `store-corrupt`, see `refuse_unreadable`.
+        """
         ...
 
     def write(self, part: Range, records: Batch, migration: str, *, fresh: bool) -> list[Quarantined]:
@@ -212,6 +218,25 @@ class Foreign(Protocol):
     def filed_under(self, identities: list[tuple[str, str]]) -> list[tuple[str, str]]:
         """The same for records of which nothing but kind and id can be read."""
         ...
+
+
+def refuse_unreadable(found: list[tuple[str, str | None, str | None, str, str, bytes]]) -> None:
+    """Refuses rows of a target that are no records, where ours would be written over them.
+
+    Args:
+        found: What stands under the ids of records to write, and cannot be read: key, kind, id, reason, message, raw.
+
+    Raises:
+        StoreError: `store-corrupt`.
+    """
+    for key, kind, identity, reason, message, _ in found:
+        named = f"{kind} {identity!r}" if kind is not None and identity is not None else key
+        raise StoreError(
+            "store-corrupt",
+            f"{len(found)} rows of the target have ids to write and cannot be read, first {named}: {message} "
+            f"({reason}); they are not written over",
+            hint="mend them or take them out of the target, or name another target",
+        )
 
 
 def as_foreign(target: Target) -> Foreign | None:

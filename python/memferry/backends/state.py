@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Final
 
 from memferry._native import Batch, EmbeddedStore, blake3_hex
-from memferry.backends.api import Reader, Source
+from memferry.backends.api import Source
 from memferry.backends.documents import StoreDocuments
+from memferry.backends.seen import SeenSource
 from memferry.errors import StoreError
-from memferry.model import Limits, Page, Range, Stream
+from memferry.model import Page, Range
 
 __all__ = ["MarkedSource", "State", "state_directory", "state_folder"]
 
@@ -121,44 +122,13 @@ class State:
                 self.abort()
 
 
-class MarkedSource:
+class MarkedSource(SeenSource):
     """A foreign target, read with its markers."""
 
     def __init__(self, source: Source, state: State) -> None:
-        self._source = source
-        self._state = state
-        self.backend = source.backend
-        self.profile = source.profile
-        self.native = source.native
-        self.identity = source.identity
-
-    def streams(self) -> list[Stream]:
-        """See `memferry.backends.api.Source`."""
-        return self._source.streams()
-
-    def split(self, stream: Stream, parts: int) -> list[tuple[str | None, str | None]]:
-        """See `memferry.backends.api.Source`."""
-        return self._source.split(stream, parts)
-
-    def reader(self) -> Reader:
-        """See `memferry.backends.api.Source`."""
-        return _MarkedReader(self._source.reader(), self._state)
-
-    def witness(self) -> str | None:
-        """See `memferry.backends.api.Source`."""
-        return self._source.witness()
-
-    def close(self) -> None:
-        """See `memferry.backends.api.Source`."""
-        self._source.close()
-
-
-class _MarkedReader:
-    def __init__(self, reader: Reader, state: State) -> None:
-        self._reader = reader
+        super().__init__(source)
         self._state = state
 
-    def read(self, part: Range, cursor: str | None, limits: Limits) -> Page:
-        """See `memferry.backends.api.Reader`."""
-        page = self._reader.read(part, cursor, limits)
+    def see(self, part: Range, cursor: str | None, page: Page) -> Page:  # noqa: ARG002 - what a source sees
+        """The page with its markers."""
         return replace(page, records=self._state.mark(page.records))

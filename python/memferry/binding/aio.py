@@ -11,8 +11,8 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
-from memferry.aio import in_thread
-from memferry.application import Found, Hits, RecordPage, Store
+from memferry.aio import AsyncReads, in_thread
+from memferry.application import Store
 from memferry.backends.access import Capabilities
 from memferry.binding.client import AT_ONCE, BoundStore, Standing
 from memferry.binding.client import connect as connect_in_thread
@@ -24,15 +24,8 @@ __all__ = ["AsyncBoundStore", "connect"]
 T = TypeVar("T")
 
 
-class AsyncBoundStore:
+class AsyncBoundStore(AsyncReads[BoundStore]):
     """A `memferry.binding.BoundStore`, awaited."""
-
-    def __init__(self, store: BoundStore) -> None:
-        self._store = store
-
-    async def close(self) -> None:
-        """See `BoundStore.close`."""
-        await in_thread(self._store.close)
 
     def standing(self) -> Standing:
         """See `BoundStore.standing`."""
@@ -55,37 +48,6 @@ class AsyncBoundStore:
     async def capabilities(self) -> Capabilities:
         """See `BoundStore.capabilities`."""
         return await in_thread(self._store.capabilities)
-
-    async def get(self, kind: str, id: str) -> Record | None:  # noqa: A002 - the field's name
-        """See `BoundStore.get`."""
-        return await in_thread(self._store.get, kind, id)
-
-    async def get_many(self, identities: Iterable[tuple[str, str]]) -> Found:
-        """See `BoundStore.get_many`."""
-        return await in_thread(self._store.get_many, identities)
-
-    async def search(self, text: str | None = None, **wanted: Any) -> Hits:
-        """See `BoundStore.search`."""
-        return await in_thread(self._store.search, text, **wanted)
-
-    async def wait_indexed(self, deadline_secs: float = 600.0) -> bool:
-        """See `BoundStore.wait_indexed`."""
-        return await in_thread(self._store.wait_indexed, deadline_secs)
-
-    async def pages(self, **wanted: Any) -> AsyncIterator[RecordPage]:
-        """See `BoundStore.pages`."""
-        pages = self._store.pages(**wanted)
-        try:
-            while (page := await in_thread(next, pages, None)) is not None:
-                yield page
-        finally:
-            await in_thread(pages.close)
-
-    async def list(self, **wanted: Any) -> AsyncIterator[Record]:
-        """See `BoundStore.list`."""
-        async for page in self.pages(**wanted):
-            for record in page.readable():
-                yield record
 
     async def _write(self, work: Callable[[Store], T]) -> T:
         loop, changed = asyncio.get_running_loop(), asyncio.Event()

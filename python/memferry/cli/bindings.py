@@ -55,7 +55,9 @@ class Where:
 def binding_status(name: Name, where: Where, *, as_json: Json = False) -> None:
     """Says which store serves, whether writes are frozen, and who has not acknowledged that.
 
-    Example: memferry binding status agents-memory -n agents
+    \b
+    Example:
+      memferry binding status agents-memory -n agents
     """
 
     def work() -> int:
@@ -80,7 +82,9 @@ def binding_unfreeze(
     The journals in the stores say so first, so the store that is to serve has to be reached from here. A switch that is
     under way gives up. Where nothing is frozen, nothing is done.
 
-    Example: memferry binding unfreeze agents-memory -n agents
+    \b
+    Example:
+      memferry binding unfreeze agents-memory -n agents
     """
 
     def work() -> int:

@@ -42,6 +42,23 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+def _show_version(asked: bool) -> None:  # noqa: FBT001 - what typer calls
+    if asked:
+        typer.echo(f"memferry {version('memferry')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    show_version: Annotated[  # noqa: FBT002 - an option, which acts when it is read
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
 quarantine_app = typer.Typer(help="What could not be moved, whole.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(quarantine_app, name="quarantine")
 

@@ -33,7 +33,9 @@ def doctor(
     Credentials come from MEMFERRY_SOURCE_... for the first store, from
     MEMFERRY_TARGET_... for the others.
 
-    Example: memferry doctor agents.db qdrant://localhost/agents
+    \b
+    Example:
+      memferry doctor agents.db qdrant://localhost/agents
     """
 
     def work() -> int:

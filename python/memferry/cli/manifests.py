@@ -33,9 +33,9 @@ def apply_command(
 
     What means something only in a cluster is accepted and named.
 
+    \b
     Examples:
       memferry apply -f migration.yaml --dry-run
-
       memferry apply -f migration.yaml --json | jq .outcome
     """
 
@@ -98,7 +98,9 @@ def schema(
 ) -> None:
     """Writes the JSON schema of a resource to stdout.
 
-    Example: memferry manifest schema MemoryBackend
+    \b
+    Example:
+      memferry manifest schema MemoryBackend
     """
 
     def work() -> int:
@@ -114,6 +116,8 @@ def schema(
 def crds() -> None:
     """Writes the custom resource definitions to stdout.
 
-    Example: memferry manifest crds | kubectl apply -f -
+    \b
+    Example:
+      memferry manifest crds | kubectl apply -f -
     """
     sys.stdout.write(crds_text())

@@ -46,12 +46,12 @@ Frozen = Annotated[bool, typer.Option("--source-frozen", help="not proven if SRC
 def plan(ends: Ends, choices: Choices, embeds: Embeds, talk: Talk, *, save: Save = None, quick: Quick = False) -> None:
     """Reads both ends and says what a migration would do. Writes nothing.
 
+    \b
     Examples:
       memferry plan agents.db jsonl:memory.jsonl
-
       memferry plan agents.db copy.db --save plan.json
-
-      memferry plan agents.db ann.db --where 'scope_user == "ann" && "work" in tags'
+      memferry plan agents.db ann.db \\
+          --where 'scope_user == "ann" && "work" in tags'
     """
 
     def work(progress: Shown) -> tuple[int, str | None]:
@@ -102,27 +102,25 @@ def migrate_command(
 ) -> None:
     """Plans, copies, verifies and reports. The same command resumes after a kill, and syncs after success.
 
+    \b
     Examples:
       memferry migrate agents.db jsonl:memory.jsonl.zst
-
       memferry migrate jsonl:memory.json?profile=server-memory agents.db
-
       memferry migrate agents.db copy.db --delete --json | jq .outcome
-
-      memferry migrate agents.db hybrid: --graph neo4j://host --vectors qdrant://host/agents
-
-      memferry migrate agents.db qdrant://localhost/agents --parity 100 --min-recall 0.95
-
+      memferry migrate agents.db hybrid: --graph neo4j://host \\
+          --vectors qdrant://host/agents
+      memferry migrate agents.db qdrant://localhost/agents --parity 100 \\
+          --min-recall 0.95
       memferry migrate 'qdrant://localhost/notes,chats' 'qdrant://other/{}'
-
-      memferry migrate 'qdrant://localhost/*?profile=plain' 'backup/{}.jsonl.zst'
-
-      memferry migrate agents.db copy.db --plan plan.json --events events.ndjson
-
-      memferry migrate agents.db ann.db --where 'scope_user == "ann"' --map rename.toml --dedup exact
-
-      memferry migrate agents.db new.db --embed-url https://api.openai.com/v1 --embed-model text-embedding-3-small
-      --accept re-embedded
+      memferry migrate 'qdrant://localhost/*?profile=plain' \\
+          'backup/{}.jsonl.zst'
+      memferry migrate agents.db copy.db --plan plan.json \\
+          --events events.ndjson
+      memferry migrate agents.db ann.db --where 'scope_user == "ann"' \\
+          --map rename.toml --dedup exact
+      memferry migrate agents.db new.db \\
+          --embed-url https://api.openai.com/v1 \\
+          --embed-model text-embedding-3-small --accept re-embedded
     """
 
     def work(progress: Shown) -> tuple[int, str | None]:
@@ -170,7 +168,9 @@ def migrate_command(
 def verify_command(ends: Ends, searches: Searches, talk: Talk, *, parallelism: Parallelism = 2) -> None:
     """Reads both ends completely and compares every record.
 
-    Example: memferry verify agents.db jsonl:memory.jsonl
+    \b
+    Example:
+      memferry verify agents.db jsonl:memory.jsonl
     """
 
     def work(progress: Shown) -> tuple[int, str | None]:

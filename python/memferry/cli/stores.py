@@ -61,7 +61,9 @@ def status(
 ) -> None:
     """Says how far the migrations into a store are, who is at work, and what resumes.
 
-    Example: memferry status copy.db
+    \b
+    Example:
+      memferry status copy.db
     """
 
     def work() -> int:
@@ -90,7 +92,9 @@ def report(
 ) -> None:
     """Shows what the last run of a migration came to.
 
-    Example: memferry report copy.db --json | jq .verify
+    \b
+    Example:
+      memferry report copy.db --json | jq .verify
     """
 
     def work() -> int:
@@ -98,7 +102,11 @@ def report(
         ledger = find_ledger(target, migration, url)
         text = ledger.report()
         if text is None:
-            raise RefusedError("no-migration", f"migration {ledger.migration} has not come to its end yet")
+            state = (ledger.run() or {}).get("state")
+            told = "was rolled back" if state == "rolled_back" else "has not come to its end yet"
+            raise RefusedError(
+                "no-migration", f"migration {ledger.migration} {told}", hint="`memferry status` says more"
+            )
         result = json.loads(text)
         if as_json:
             print_json(result)
@@ -120,7 +128,9 @@ def rollback_command(
 ) -> None:
     """Takes out what a migration wrote and puts back what it wrote over.
 
-    Example: memferry rollback copy.db
+    \b
+    Example:
+      memferry rollback copy.db
     """
 
     def work() -> int:
@@ -153,7 +163,9 @@ def quarantine_list(
 ) -> None:
     """Lists what could not be moved.
 
-    Example: memferry quarantine list copy.db
+    \b
+    Example:
+      memferry quarantine list copy.db
     """
 
     def work() -> int:
@@ -184,7 +196,9 @@ def quarantine_show(
 ) -> None:
     """Writes the raw bytes of a quarantined row to stdout.
 
-    Example: memferry quarantine show copy.db 000000/000003/000000
+    \b
+    Example:
+      memferry quarantine show copy.db 000000/000003/000000
     """
 
     def work() -> int:
@@ -215,9 +229,9 @@ def quarantine_retry(
 
     Without --source they are taken as they were kept, whole.
 
+    \b
     Examples:
       memferry quarantine retry qdrant://localhost/agents
-
       memferry quarantine retry copy.db --source agents.db
     """
 
@@ -253,7 +267,9 @@ def inspect(
 ) -> None:
     """Says what is in a store, reading no more than counts.
 
-    Example: memferry inspect agents.db
+    \b
+    Example:
+      memferry inspect agents.db
     """
 
     def work() -> int:
@@ -276,7 +292,9 @@ def inspect(
 def backends_command(*, as_json: Json = False) -> None:
     """Lists the backends and their profiles.
 
-    Example: memferry backends --json
+    \b
+    Example:
+      memferry backends --json
     """
     if as_json:
         print_json(stores.BACKENDS)

@@ -86,7 +86,9 @@ def retried_text(done: Retried, target: StoreUrl) -> str:
 def standing_text(row: Standing) -> str:
     """How far a migration is, for people."""
     percent = f"  {row.percent:g} %" if row.percent is not None and row.state == "copying" else ""
-    lines = [f"{row.migration}  {row.state}  {row.outcome or ''}{percent}".rstrip()]
+    # What the run had come to before it was taken back would only confuse.
+    outcome = "" if row.state == "rolled_back" else row.outcome or ""
+    lines = [f"{row.migration}  {row.state}  {outcome}{percent}".rstrip()]
     of = f" of {row.rows:,}" if row.rows is not None else ""
     rate = f", {row.rate:,.0f}/s" if row.rate else ""
     left = f", {_time(row.eta_secs)} left" if row.eta_secs is not None else ""

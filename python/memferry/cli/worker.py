@@ -133,7 +133,7 @@ def _verb(name: str, doc: str) -> None:
     def command(folder: Folder, claims: Claims, state: State, claim: Mounts = None) -> None:
         _run(name, _Places(folder, claims, state, claim), lambda work, _: VERBS[name](work))
 
-    command.__doc__ = f"{doc}\n\n    Example: memferry worker {name} {_EXAMPLE}"
+    command.__doc__ = f"{doc}\n\n    \b\n    Example:\n      memferry worker {name} {_EXAMPLE}"
     worker_app.command(name)(command)
 
 
@@ -147,7 +147,9 @@ _verb("retire", "Deletes at the source what was moved, after one more comparison
 def switch_command(folder: Folder, claims: Claims, state: State, claim: Mounts = None) -> None:
     """Runs passes and does what the operator commands, until it says Stop.
 
-    Example: memferry worker switch --folder FOLDER --claims FOLDER --state FOLDER
+    \b
+    Example:
+      memferry worker switch --folder FOLDER --claims FOLDER --state FOLDER
     """
 
     def work(of: Work, cluster: Cluster) -> dict[str, Any]:
@@ -163,7 +165,9 @@ def switch_command(folder: Folder, claims: Claims, state: State, claim: Mounts =
 def probe_command(folder: Folder, claims: Claims, state: State, claim: Mounts = None) -> None:
     """Looks at one MemoryBackend.
 
-    Example: memferry worker probe --folder FOLDER --claims FOLDER --state FOLDER
+    \b
+    Example:
+      memferry worker probe --folder FOLDER --claims FOLDER --state FOLDER
     """
     os.environ["MEMFERRY_STATE_DIR"] = str(state)
     try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final, Literal
 
@@ -67,6 +67,7 @@ class HybridTarget:
         graph: Holds every record, without the vectors, and the ledger.
         vectors: Holds the vectors; its ledger is the graph's.
         identity: Set by the user, or None.
+        look: What the vector half holds under the kinds and ids of a batch, without points that are no records.
     """
 
     backend = "hybrid"
@@ -74,9 +75,10 @@ class HybridTarget:
     native = True
     resume: Literal["page", "range"] = "page"
 
-    def __init__(self, graph: Target, vectors: Target, identity: str | None = None) -> None:
+    def __init__(self, graph: Target, vectors: Target, identity: str | None, look: Callable[[Batch], Batch]) -> None:
         self._graph = graph
         self._vectors = vectors
+        self._look = look
         self._mapper: Mapper = load_mapper("native", "document")
         self._there = False
         self._page = _Page()
@@ -92,7 +94,7 @@ class HybridTarget:
         graph, vectors = self._graph.source(), self._vectors.source()
         if graph is None and vectors is None:
             return None
-        halves = Half(graph, self._graph.fetch), Half(vectors, self._vectors.fetch)
+        halves = Half(graph, self._graph.fetch), Half(vectors, self._look)
         return HybridSource(*halves, self.identity, strict=False)
 
     def prepare(self, migration: str, vectors: tuple[VectorSpec, ...]) -> None:

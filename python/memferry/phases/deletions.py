@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 
 from memferry._native import Keys, standings
 from memferry.backends.api import Source, Target, as_foreign
@@ -11,7 +13,8 @@ from memferry.failpoints import failpoint
 from memferry.ledger import Ledger, RangeState
 from memferry.model import FOREIGN, INTACT, inverted, rows_with
 from memferry.phases.plan import Options, Plan, Stop
-from memferry.phases.reading import read_pages, read_stream
+from memferry.phases.reading import OwnCount, read_pages, read_stream
+from memferry.phases.transform import Transform
 from memferry.retry import retrying
 
 __all__ = ["carry_deletions", "delete_gone", "refuse_unreadable"]
@@ -113,18 +116,37 @@ def delete_gone(
 
 
 def _present(plan: Plan, source: Source, target: Target, options: Options, stop: Stop) -> Keys:
-    """What the source has, under the ids of the target."""
+    """What the source has, under the ids of the target.
+
+    Raises:
+        RefusedError: `max-deletes`, where the source says it has more or fewer rows than were read.
+    """
     keys, foreign = Keys(), as_foreign(target)
+    # A mapping or a merge may change what a foreign target files a record under; an embedding does not.
+    decided = replace(plan.transform, embedding=None)
+    renames = foreign is not None and bool(decided.mapping is not None or decided.merged)
+    transform = Transform(decided, plan.accept) if renames else None
+    count, read = OwnCount(source), Counter[str]()
     for part in plan.ranges:
         for page in read_pages(source, part, options.limits):
             stop.check()
+            read[part.stream] += page.read
             if foreign:
                 keys.add_identities(foreign.filed(page.records))
+                if transform is not None:
+                    keys.add_identities(foreign.filed(transform.apply(page.records).records))
             else:
                 keys.add(page.records)
             # What cannot be read is there all the same.
             bad = [(row.kind, row.id) for row in page.quarantined if row.kind and row.id]
             keys.add_identities(foreign.filed_under(bad) if foreign else bad)
+    if unread := count.unread(read):
+        raise RefusedError(
+            "max-deletes",
+            f"{read.total()} rows of the source were read, {unread} more or fewer than it says it has, so nothing can "
+            "be called deleted",
+            hint="call it again while nobody writes to the source",
+        )
     return keys
 
 

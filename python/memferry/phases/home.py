@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from memferry._native import Batch, Keys, standings
-from memferry.backends.api import Reader, Source
+from memferry.backends.api import Source
+from memferry.backends.seen import SeenSource
 from memferry.errors import RefusedError
 from memferry.failpoints import failpoint
 from memferry.ledger import RangeState
@@ -25,7 +26,6 @@ from memferry.model import (
     Limits,
     Page,
     Range,
-    Stream,
     inverted,
     rows_with,
 )
@@ -42,35 +42,19 @@ __all__ = ["Home"]
 _DELETIONS: Final = 999_999
 
 
-class _Away:
+class _Away(SeenSource):
     """The store the application uses now, less what is as the migration wrote it."""
 
     def __init__(self, source: Source, migration: str) -> None:
-        self._source = source
+        super().__init__(source)
         self._lock = threading.Lock()
         self._counted: dict[tuple[int, str | None], int] = {}
         self.migration = migration
         self.present = Keys()
         self.untouched = Keys()
-        self.backend = source.backend
-        self.profile = source.profile
-        self.native = source.native
-        self.identity = source.identity
 
-    def streams(self) -> list[Stream]:
-        """See `memferry.backends.api.Source`."""
-        return self._source.streams()
-
-    def split(self, stream: Stream, parts: int) -> list[tuple[str | None, str | None]]:
-        """See `memferry.backends.api.Source`."""
-        return self._source.split(stream, parts)
-
-    def reader(self) -> Reader:
-        """See `memferry.backends.api.Source`."""
-        return _AwayReader(self._source.reader(), self)
-
-    def see(self, part: Range, cursor: str | None, page: Page) -> Batch:
-        """Remembers a page; the records of it that somebody wrote since."""
+    def see(self, part: Range, cursor: str | None, page: Page) -> Page:
+        """Remembers a page, and passes on the records of it that somebody wrote since."""
         intact = rows_with(standings(page.records, self.migration), INTACT)
         kept = page.records.filter(intact)
         with self._lock:
@@ -79,7 +63,7 @@ class _Away:
         self.untouched.add(kept)
         self.present.add(page.records)
         self.present.add_identities([(row.kind, row.id) for row in page.quarantined if row.kind and row.id])
-        return page.records.filter(inverted(intact))
+        return replace(page, records=page.records.filter(inverted(intact)))
 
     @property
     def untouched_records(self) -> int:
@@ -97,21 +81,6 @@ class _Away:
 
     def witness(self) -> None:
         """Nothing."""
-
-    def close(self) -> None:
-        """See `memferry.backends.api.Source`."""
-        self._source.close()
-
-
-class _AwayReader:
-    def __init__(self, reader: Reader, away: _Away) -> None:
-        self._reader = reader
-        self._away = away
-
-    def read(self, part: Range, cursor: str | None, limits: Limits) -> Page:
-        """See `memferry.backends.api.Reader`."""
-        page = self._reader.read(part, cursor, limits)
-        return replace(page, records=self._away.see(part, cursor, page))
 
 
 class _Arbiter(Seeing):

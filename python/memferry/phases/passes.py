@@ -12,10 +12,11 @@ from dataclasses import dataclass, replace
 from typing import Final, Protocol, runtime_checkable
 
 from memferry._native import Batch, Keys, blake3_hex
-from memferry.backends.api import Reader, Source, as_foreign
+from memferry.backends.api import Source, as_foreign
+from memferry.backends.seen import SeenSource
 from memferry.errors import NotProvenError, RefusedError
 from memferry.ledger import Ledger
-from memferry.model import Limits, Page, Range, Stream
+from memferry.model import Page, Range
 from memferry.phases import stages
 from memferry.phases.copy import Observer
 from memferry.phases.deletions import delete_gone, refuse_unreadable
@@ -116,32 +117,16 @@ class Seeing(Observer):
         self._ledger.touch(self._number, part.number, page, images.identities())
 
 
-class Watching:
+class Watching(SeenSource):
     """A source that remembers what was read of it."""
 
     def __init__(self, source: Source, run: Run) -> None:
-        self._source = source
+        super().__init__(source)
         self._foreign = as_foreign(run.target)
         self.keys = Keys()
         self.rows = 0
-        self.backend = source.backend
-        self.profile = source.profile
-        self.native = source.native
-        self.identity = source.identity
 
-    def streams(self) -> list[Stream]:
-        """See `memferry.backends.api.Source`."""
-        return self._source.streams()
-
-    def split(self, stream: Stream, parts: int) -> list[tuple[str | None, str | None]]:
-        """See `memferry.backends.api.Source`."""
-        return self._source.split(stream, parts)
-
-    def reader(self) -> Reader:
-        """See `memferry.backends.api.Source`."""
-        return _WatchingReader(self._source.reader(), self)
-
-    def see(self, page: Page) -> None:
+    def see(self, part: Range, cursor: str | None, page: Page) -> Page:  # noqa: ARG002 - what a source sees
         """Remembers a page, under the ids of the target."""
         if self._foreign is not None:
             self.keys.add_identities(self._foreign.filed(page.records))
@@ -149,25 +134,6 @@ class Watching:
             self.keys.add(page.records)
         # What cannot be read is there all the same.
         self.keys.add_identities([(row.kind, row.id) for row in page.quarantined if row.kind and row.id])
-
-    def witness(self) -> str | None:
-        """See `memferry.backends.api.Source`."""
-        return self._source.witness()
-
-    def close(self) -> None:
-        """See `memferry.backends.api.Source`."""
-        self._source.close()
-
-
-class _WatchingReader:
-    def __init__(self, reader: Reader, watching: Watching) -> None:
-        self._reader = reader
-        self._watching = watching
-
-    def read(self, part: Range, cursor: str | None, limits: Limits) -> Page:
-        """See `memferry.backends.api.Reader`."""
-        page = self._reader.read(part, cursor, limits)
-        self._watching.see(page)
         return page
 
 

@@ -14,7 +14,7 @@ from memferry._native import Buckets, Keys, blake3_hex, standings
 from memferry.backends.api import ChecksVectors, Source, Target, as_foreign
 from memferry.errors import RefusedError
 from memferry.ledger import parsed
-from memferry.model import KINDS, Books, Limits, Range, VectorSpec
+from memferry.model import KINDS, Books, Limits, Quarantined, Range, VectorSpec
 from memferry.phases.gather import Gathering, owners, with_gathering
 from memferry.phases.options import Options, Progress, Stop
 from memferry.phases.reading import all_done, read_pages, read_stream
@@ -62,7 +62,7 @@ class Plan:
         gaps: Found gaps, accepted ones too.
         repeated: Kind and id of records that stand more than once.
         source_total: Digest over every record of the source.
-        target_records: Records the target held.
+        target_records: Records the target held, and rows in it that are none.
         target_total: Digest over every record the target held.
         existing: Records of others that the run would write over.
         accept: Accepted gaps.
@@ -322,11 +322,22 @@ def _look_at_target(
         for page in read_stream(store, stream.name, options.limits):
             stop.check()
             batch = page.records
-            held += len(batch)
+            # A row that is no record is somebody's all the same.
+            held += len(batch) + len(page.quarantined)
             total.add(batch)
             existing += standings(batch.filter(keys.contains(batch)), migration).count(0)
+            existing += keys.contains_identities(_of_others(page.quarantined, migration)).count(1)
     store.close()
     return held, existing, total.total()
+
+
+def _of_others(rows: list[Quarantined], migration: str) -> list[tuple[str, str]]:
+    """Kinds and ids of rows that are no records, but for those that this migration wrote before they were damaged."""
+    return [
+        (row.kind, row.id)
+        for row in rows
+        if row.kind is not None and row.id is not None and migration.encode() not in row.raw
+    ]
 
 
 def _refuse(plan: Plan, options: Options) -> None:

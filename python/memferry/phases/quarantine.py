@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -16,7 +15,6 @@ from memferry.endpoint import settings_from_environment
 from memferry.errors import RefusedError
 from memferry.failpoints import failpoint
 from memferry.ledger import Ledger
-from memferry.locks import LEASE_SECS
 from memferry.model import KINDS, Books, Quarantined, Range
 from memferry.phases.migrate import Result, verify_only
 from memferry.phases.plan import Options, Plan, Progress, Stop, migration_id
@@ -99,11 +97,8 @@ def retry(
         if source is not None and migration_id(source, target) != migration:
             text = source_url.text if source_url else ""
             raise RefusedError("no-migration", f"migration {migration} is not from {text}")
-        retrying(lambda: ledger.acquire(target))
-        try:
+        with ledger.held(target):
             result = _Retry(plan, source, target, ledger, progress, stop).run()
-        finally:
-            ledger.release()
     finally:
         target.close()
         if source is not None:
@@ -161,7 +156,6 @@ class _Retry:
         self.part = Range(RETRIES, "retry", None, None)
         self.limits = Options().limits
         self.result = Retried(ledger.migration)
-        self.beaten = time.monotonic()
         self.later: list[tuple[str, Books]] = []
         """Rows to book out once a file is in place."""
 
@@ -275,7 +269,6 @@ class _Retry:
             for stream in self.source.streams():
                 for page in read_stream(self.source, stream.name, self.limits):
                     self.stop.check()
-                    self.beat()
                     records = page.records.filter(keys.contains(page.records))
                     yield self.pick(wanted, transform.apply(records).records)
             for number, row in wanted.values():
@@ -291,20 +284,10 @@ class _Retry:
         left = dict(picked)
         return picked, records.filter(bytes(left.pop(identity, None) is not None for identity in records.identities()))
 
-    def beat(self) -> None:
-        """Says now and then that this process is alive."""
-        if time.monotonic() - self.beaten < LEASE_SECS / 4:
-            return
-        self.beaten = time.monotonic()
-        with self.target.transaction():
-            self.ledger.check()
-            self.ledger.renew()
-
     def write(self, entries: dict[tuple[str, str], Entry], records: Batch) -> None:
         """Writes what may be written and books it out."""
         if not entries:
             return
-        self.beat()
 
         def once() -> tuple[dict[tuple[str, str], str], list[Entry]]:
             held = self.target.fetch(records)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, wait
 from typing import Final
 
@@ -12,6 +12,7 @@ from memferry.retry import retrying
 
 __all__ = [
     "LOOK_UP_SECS",
+    "OwnCount",
     "all_done",
     "read_page",
     "read_pages",
@@ -52,6 +53,28 @@ def read_pages(source: Source, part: Range, limits: Limits) -> Iterator[Page]:
 def read_stream(source: Source, stream: str, limits: Limits) -> Iterator[Page]:
     """All pages of a stream."""
     return read_pages(source, Range(0, stream, None, None), limits)
+
+
+class OwnCount:
+    """What a store says it holds, asked before it is read and after, against the rows that were read."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._before = self._rows()
+
+    def _rows(self) -> dict[str, int]:
+        """Rows by stream, of streams that can tell."""
+        return {stream.name: stream.rows for stream in retrying(self._source.streams) if stream.rows is not None}
+
+    def unread(self, read: Mapping[str, int]) -> int:
+        """How far what was read, by stream, is from the count; 0 where a store that is in use may have had as many."""
+        after = self._rows()
+        apart = 0
+        for name, rows in self._before.items():
+            fewest, most = sorted((rows, after.get(name, rows)))
+            got = read.get(name, 0)
+            apart += max(fewest - got, got - most, 0)
+        return apart
 
 
 def all_done(work: Iterable[Future[None]]) -> None:

@@ -51,13 +51,10 @@ def rollback(target: Target, ledger: Ledger, *, stop: Stop | None = None) -> Rol
         raise RefusedError("no-migration", f"the target knows no migration {ledger.migration}")
     if run["state"] == "rolled_back":
         return RolledBack()  # And nothing of it has been written since.
-    retrying(lambda: ledger.acquire(target))
-    try:
+    with ledger.held(target):
         done = _file(target, ledger) if isinstance(target, JsonlTarget) else _records(target, ledger, stop or Stop())
         retrying(lambda: target.drop_created(ledger.migration))
         retrying(lambda: _settle(target, ledger))
-    finally:
-        ledger.release()
     return done
 
 
@@ -69,22 +66,32 @@ def _settle(target: Target, ledger: Ledger) -> None:
 
 
 def _file(target: JsonlTarget, ledger: Ledger) -> RolledBack:
-    restored = target.documents.get(ledger.migration, "joined") == "restored"
-    if not restored and not target.is_as_left(ledger.migration):
-        if target.untouched(ledger.migration):
-            return RolledBack()  # Nothing was renamed into place yet.
+    migration = ledger.migration
+    if target.untouched(migration):
+        return RolledBack()  # Nothing was renamed into place yet, or it has been put back already.
+    if not target.is_as_left(migration):
+        if target.documents.get(migration, "joined") == "restored":
+            return RolledBack()  # A rollback that was killed has put it back, and somebody has changed it since.
         raise RefusedError(
             "existing",
             "the file has been changed since this migration wrote it",
             hint="put the changes elsewhere first; the file as it was before lies beside it",
         )
+    previous = target.mixed(migration)
+    if previous is not None:
+        was = f"{previous} is the file as it was before" if previous.exists() else "there was no file before"
+        raise RefusedError(
+            "existing",
+            "others changed the file between two runs of this migration; putting it back would take their lines away",
+            hint=f"{was}: save their lines, put it back by hand, and call this again",
+        )
     store = target.source()
     records = 0
     if store is not None:
         records = sum(len(p.records) for s in store.streams() for p in read_stream(store, s.name, Limits()))
-    target.documents.put(ledger.migration, "joined", "restored")
+    target.documents.put(migration, "joined", "restored")
     failpoint("before-restore")
-    had_one = target.restore_previous(ledger.migration)
+    had_one = target.restore_previous(migration)
     return RolledBack(deleted=0 if had_one else records, restored=1 if had_one else 0)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -128,15 +128,9 @@ def opened(
         source.close()
 
 
-@contextmanager
-def locked(run: Run) -> Iterator[None]:
+def locked(run: Run) -> AbstractContextManager[None]:
     """Holds the lock of a run while a block is at work."""
-    retrying(lambda: run.ledger.acquire(run.target))
-    try:
-        with run.ledger.kept_alive(run.target):
-            yield
-    finally:
-        run.ledger.release()
+    return run.ledger.held(run.target)
 
 
 def settle(run: Run, **changes: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from memferry.ledger import Ledger
 from memferry.model import Page, Quarantined, Range, inverted
 from memferry.phases.gather import with_gathering
 from memferry.phases.plan import BUCKETS, Options, Plan, Progress, Stop
-from memferry.phases.reading import all_done, read_pages
+from memferry.phases.reading import OwnCount, all_done, read_pages
 from memferry.phases.transform import Transform
 from memferry.retry import retrying
 
@@ -52,6 +53,7 @@ class Verification:
         different: There, and not as expected.
         foreign: Records of others, counted, never judged.
         source_unchanged: Whether the source is as it was when the plan read it.
+        unread: How many rows more or fewer were read of an unchanged source than it says it has.
         findings: What was found, by kind and id.
     """
 
@@ -61,17 +63,18 @@ class Verification:
     different: int = 0
     foreign: int = 0
     source_unchanged: bool = False
+    unread: int = 0
     findings: list[Difference] = field(default_factory=list)
 
     @property
     def equal(self) -> bool:
-        """Whether nothing differs."""
-        return not (self.missing or self.extra or self.different)
+        """Whether nothing differs, and everything was seen."""
+        return not (self.missing or self.extra or self.different or self.unread)
 
     def counts(self) -> dict[str, int]:
         """The numbers for the final object."""
         names = ("compared", "missing", "extra", "different", "foreign")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in (*names, *(["unread"] if self.unread else []))}
 
 
 class _Verifier:
@@ -105,19 +108,24 @@ class _Verifier:
             batch = batch.filter(inverted(self.repeated.contains(batch)))
         return self.target.image(batch)
 
-    def each_source(self, use: Callable[[Batch, int], None]) -> None:
-        self._each(self.source, list(self.plan.ranges), lambda page: use(page.records, page.read))
+    def each_source(self, use: Callable[[Batch, int], None]) -> Counter[str]:
+        """Reads the source; the rows of each stream."""
+        return self._each(self.source, list(self.plan.ranges), lambda page: use(page.records, page.read))
 
-    def _each(self, store: Source, parts: list[Range], use: Callable[[Page], None]) -> None:
+    def _each(self, store: Source, parts: list[Range], use: Callable[[Page], None]) -> Counter[str]:
         """Reads ranges of a store, some at a time; `use` is called by several threads."""
+        rows, lock = Counter[str](), threading.Lock()
 
         def read(part: Range) -> None:
             for page in read_pages(store, part, self.options.limits):
                 self.stop.check()
                 use(page)
+                with lock:
+                    rows[part.stream] += page.read
 
         with ThreadPoolExecutor(max_workers=self.options.parallelism) as pool:
             all_done(pool.submit(read, part) for part in parts)
+        return rows
 
     def each_target(self, use: Callable[[Batch, int], None], spoiled: list[Quarantined] | None = None) -> None:
         """Reads the target; rows that are no records go to `spoiled`."""
@@ -183,8 +191,7 @@ def verify(
             progress("verify", seen, plan.rows * 2)
 
     def add_source(batch: Batch, read: int) -> None:
-        raw.add(batch)
-        left.add(work.expected(batch))
+        raw.add_with_images(batch, work.expected(batch), left)
         tell(read)
 
     def add_target(batch: Batch, read: int) -> None:
@@ -194,12 +201,17 @@ def verify(
         tell(read)
 
     spoiled: list[Quarantined] = []
+    count, rows = OwnCount(source), Counter[str]()
     # Both ends at once: one waits for its store while the other computes.
     with ThreadPoolExecutor(max_workers=2) as pool:
-        ends = [pool.submit(work.each_source, add_source), pool.submit(work.each_target, add_target, spoiled)]
+        ends = [
+            pool.submit(lambda: rows.update(work.each_source(add_source))),
+            pool.submit(work.each_target, add_target, spoiled),
+        ]
         all_done(ends)
     result.compared = sum(left.by_kind())
     result.source_unchanged = raw.total() == plan.source_total
+    result.unread = count.unread(rows) if result.source_unchanged else 0
     unequal = left.unequal(right)
     if unequal:
         _drill(work, unequal, result)

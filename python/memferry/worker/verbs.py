@@ -222,7 +222,7 @@ def found_in(result: migrate.Result) -> dict[str, Any]:
             "" if found is None else f"{found.missing} missing, {found.extra} extra, {found.different} different, "
         )
         totals = ", ".join(f"{result.books.total(name)} {name}" for name in ("conflicts", "quarantined"))
-        found_by = result.parity
-        recall = "" if found_by is None or found_by.target_recall is None else f", recall {found_by.target_recall:.3f}"
+        parity = result.parity
+        recall = "" if parity is None or parity.target_recall is None else f", recall {parity.target_recall:.4f}"
         value["error"] = {"code": "not-proven", "message": unequal + totals + recall, "hint": None}
     return value

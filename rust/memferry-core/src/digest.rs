@@ -136,10 +136,15 @@ pub fn digests(batch: &RecordBatch) -> Result<Vec<u128>> {
     Ok(view.iter().map(|r| digest(&r, &mut scratch)).collect())
 }
 
+/// Whether two batches are one: the same columns, not equal ones.
+pub fn same(one: &RecordBatch, other: &RecordBatch) -> bool {
+    let mut columns = one.columns().iter().zip(other.columns());
+    one.num_columns() == other.num_columns() && columns.all(|(a, b)| std::ptr::addr_eq(Arc::as_ptr(a), Arc::as_ptr(b)))
+}
+
 /// Rows of `before` whose record is another in `after`: how many, and the id of the first.
 pub fn unlike(before: &RecordBatch, after: &RecordBatch) -> Result<Option<(u64, String)>> {
-    let mut columns = before.columns().iter().zip(after.columns());
-    if columns.all(|(a, b)| std::ptr::addr_eq(Arc::as_ptr(a), Arc::as_ptr(b))) {
+    if same(before, after) {
         return Ok(None);
     }
     let (before, after) = (RecordView::new(before)?, RecordView::new(after)?);

@@ -43,6 +43,34 @@ fn bucket(identity: u128, buckets: usize) -> usize {
     (identity % buckets as u128) as usize
 }
 
+/// What records add to buckets. Made apart, so that nobody waits for the buckets meanwhile.
+#[derive(Debug)]
+pub struct Items {
+    items: Vec<(usize, u128)>,
+    by_kind: [u64; 4],
+    /// Records that do not count.
+    pub left_out: u64,
+}
+
+impl Items {
+    /// Of records, with `of` those it counts, for that many buckets.
+    pub fn of(records: &RecordBatch, buckets: usize, of: Option<Owner<'_>>) -> Result<Self> {
+        let view = RecordView::new(records)?;
+        let mut made = Self { items: Vec::with_capacity(view.len()), by_kind: [0; 4], left_out: 0 };
+        let mut scratch = Vec::new();
+        for r in view.iter() {
+            if of.is_some_and(|of| !of.counts(&r)) {
+                made.left_out += 1;
+                continue;
+            }
+            let identity = identity(r.kind, r.id);
+            made.items.push((bucket(identity, buckets), item(identity, digest(&r, &mut scratch))));
+            made.by_kind[r.kind as usize] += 1;
+        }
+        Ok(made)
+    }
+}
+
 impl Buckets {
     /// `buckets` empty buckets.
     pub fn new(buckets: usize) -> Self {
@@ -51,20 +79,30 @@ impl Buckets {
 
     /// Adds records, with `of` those it counts. How many were left out.
     pub fn add(&mut self, records: &RecordBatch, of: Option<Owner<'_>>) -> Result<u64> {
-        let mut scratch = Vec::new();
-        let mut left_out = 0;
-        for r in RecordView::new(records)?.iter() {
-            if of.is_some_and(|of| !of.counts(&r)) {
-                left_out += 1;
-                continue;
-            }
-            let identity = identity(r.kind, r.id);
-            let i = bucket(identity, self.counts.len());
-            self.counts[i] += 1;
-            self.sums[i] = self.sums[i].wrapping_add(item(identity, digest(&r, &mut scratch)));
-            self.by_kind[r.kind as usize] += 1;
+        let items = Items::of(records, self.len(), of)?;
+        self.add_items(&items);
+        Ok(items.left_out)
+    }
+
+    /// How many buckets there are.
+    pub const fn len(&self) -> usize {
+        self.counts.len()
+    }
+
+    /// Never: there is one at least.
+    pub const fn is_empty(&self) -> bool {
+        self.counts.is_empty()
+    }
+
+    /// Adds what was made of records for as many buckets as there are.
+    pub fn add_items(&mut self, items: &Items) {
+        for (bucket, item) in &items.items {
+            self.counts[*bucket] += 1;
+            self.sums[*bucket] = self.sums[*bucket].wrapping_add(*item);
         }
-        Ok(left_out)
+        for (sum, count) in self.by_kind.iter_mut().zip(items.by_kind) {
+            *sum += count;
+        }
     }
 
     /// Records added, by kind.

@@ -2,8 +2,9 @@
 
 use std::sync::Mutex;
 
+use arrow_array::RecordBatch;
 use hashbrown::HashMap;
-use memferry_core::digest::identity;
+use memferry_core::digest::{identity, same};
 use memferry_core::error::Error;
 use memferry_core::record::{Kind, OWNER, RecordView};
 use memferry_core::{keys, sync, verify};
@@ -19,6 +20,16 @@ pub struct Buckets {
     inner: Mutex<verify::Buckets>,
 }
 
+impl Buckets {
+    fn len(&self) -> PyRes<usize> {
+        Ok(self.inner.lock().map_err(poisoned)?.len())
+    }
+
+    fn items(&self, records: &RecordBatch, of: Option<verify::Owner<'_>>) -> PyRes<verify::Items> {
+        Ok(verify::Items::of(records, self.len()?, of)?)
+    }
+}
+
 #[pymethods]
 impl Buckets {
     #[new]
@@ -30,7 +41,23 @@ impl Buckets {
     #[pyo3(signature = (records, *, only=None, unmarked=false))]
     fn add(&self, py: Python<'_>, records: &Batch, only: Option<&str>, unmarked: bool) -> PyRes<u64> {
         let of = only.map(|migration| verify::Owner { migration, unmarked });
-        py.detach(|| Ok(self.inner.lock().map_err(poisoned)?.add(&records.inner, of)?))
+        py.detach(|| {
+            let items = self.items(&records.inner, of)?;
+            self.inner.lock().map_err(poisoned)?.add_items(&items);
+            Ok(items.left_out)
+        })
+    }
+
+    /// Adds records here and their images to `others`; digests are made once where these are the records themselves.
+    fn add_with_images(&self, py: Python<'_>, records: &Batch, images: &Batch, others: &Self) -> PyRes<()> {
+        py.detach(|| {
+            let items = self.items(&records.inner, None)?;
+            self.inner.lock().map_err(poisoned)?.add_items(&items);
+            let one = same(&records.inner, &images.inner) && self.len()? == others.len()?;
+            let items = if one { items } else { others.items(&images.inner, None)? };
+            others.inner.lock().map_err(poisoned)?.add_items(&items);
+            Ok(())
+        })
     }
 
     /// Buckets that differ.

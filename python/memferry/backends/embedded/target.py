@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Literal
 
 from memferry._native import Batch, EmbeddedStore, Mapper
+from memferry.backends.api import refuse_unreadable
 from memferry.backends.documents import StoreDocuments
 from memferry.backends.embedded.holder import naming_holder
 from memferry.backends.embedded.source import EmbeddedSource
+from memferry.errors import StoreError
 from memferry.model import KINDS, Quarantined, Range, VectorSpec
 from memferry.profiles import load_mapper
 
@@ -73,13 +75,11 @@ class EmbeddedTarget:
     def fetch(self, records: Batch) -> Batch:
         """See `memferry.backends.api.Target`."""
         identities = records.identities()
-        found = []
+        asked = {kind: [i for k, i in identities if k == kind] for kind in KINDS}
         with self._lock:
-            for kind in KINDS:
-                ids = [i for k, i in identities if k == kind]
-                if ids:
-                    found.append(self._store.fetch(kind, ids)[0])
-        return Batch.concat(found)
+            found = [self._store.fetch(kind, ids) for kind, ids in asked.items() if ids]
+        refuse_unreadable([row for _, bad in found for row in bad])
+        return Batch.concat([held for held, _ in found])
 
     def write(self, part: Range, records: Batch, migration: str, *, fresh: bool) -> list[Quarantined]:  # noqa: ARG002
         """See `memferry.backends.api.Target`; the caller holds the transaction."""
@@ -98,7 +98,8 @@ class EmbeddedTarget:
     def restore(self, records: Batch) -> None:
         """See `memferry.backends.api.Target`; the caller holds the transaction."""
         self._store.mark_text_stale()
-        self._store.write(records)
+        if refused := self._store.write(records):
+            raise StoreError("refused", f"{len(refused)} records could not be put back: too many vectors")
 
     def finish(self, migration: str, ranges: list[Range]) -> None:  # noqa: ARG002
         """Rebuilds the full-text index."""

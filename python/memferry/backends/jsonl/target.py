@@ -14,7 +14,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from memferry._native import Batch, EmbeddedStore, JsonlIndex, JsonlPart, JsonlReader, jsonl_concatenate
 from memferry.backends.api import Source
@@ -26,6 +26,9 @@ from memferry.model import Quarantined, Range, VectorSpec
 from memferry.profiles import load_mapper
 
 __all__ = ["JsonlTarget", "ledger_folder"]
+
+MIXED: Final = "mixed"
+"""Document of a migration between whose runs others changed the file."""
 
 
 def ledger_folder(path: Path) -> Path:
@@ -109,12 +112,7 @@ class JsonlTarget:
     def prepare(self, migration: str, vectors: tuple[VectorSpec, ...]) -> None:  # noqa: ARG002
         """Keeps the file as it was before the first run, for `rollback`, and looks into the one that is there."""
         self._migration = migration
-        if self.documents.get(migration, "previous") is None:
-            previous = self._beside(f"previous-{migration}")
-            existed = self._path.exists()
-            if existed:
-                shutil.copy2(self._path, previous)
-            self.documents.put(migration, "previous", "kept" if existed else "none")
+        self._keep_previous(migration)
         if self.documents.get(migration, "base") is None or self._changed_by_others(migration):
             # What was compared with another file is compared again.
             with self.transaction():
@@ -123,6 +121,28 @@ class JsonlTarget:
                 self.documents.put(migration, "base", str(_stamp(self._path)))
         if self._path.exists():
             self._index = JsonlIndex(self._path, self._mapper)
+
+    def _keep_previous(self, migration: str) -> None:
+        """Keeps the file as it was before anything was put into place; notes what others put between our own lines.
+
+        What a rollback would put back is from before their lines, and would take them away.
+        """
+        base, now = self.documents.get(migration, "base"), str(_stamp(self._path))
+        if self._noted(migration):
+            if base != now and not self.is_as_left(migration):
+                self.documents.put(migration, MIXED, "yes")
+        elif base != now or self.documents.get(migration, "previous") is None:
+            existed = self._path.exists()
+            if existed:
+                copy = self._beside(f"previous-{migration}.new")
+                shutil.copy2(self._path, copy)
+                _sync(copy)
+                copy.replace(self._previous(migration))
+                _sync(self._folder)
+            self.documents.put(migration, "previous", "kept" if existed else "none")
+
+    def _previous(self, migration: str) -> Path:
+        return self._beside(f"previous-{migration}")
 
     def _part(self, number: int) -> Path:
         return self._beside(f"part-{self._migration}-{number:06d}")
@@ -234,15 +254,19 @@ class JsonlTarget:
         return _stamp(self._path) in self._noted(migration)
 
     def untouched(self, migration: str) -> bool:
-        """Whether the file is still as it was before the first run."""
+        """Whether the file is as it was before the first run, never changed or put back."""
         if self.documents.get(migration, "previous") == "kept":
-            previous = self._beside(f"previous-{migration}")
-            return previous.exists() and filecmp.cmp(previous, self._path, shallow=False)
+            previous = self._previous(migration)
+            return previous.exists() and self._path.exists() and filecmp.cmp(previous, self._path, shallow=False)
         return not self._path.exists()
+
+    def mixed(self, migration: str) -> Path | None:
+        """Where the file lies as it was before the first run, if others changed it between runs of this migration."""
+        return self._previous(migration) if self.documents.get(migration, MIXED) is not None else None
 
     def restore_previous(self, migration: str) -> bool:
         """Puts the file back as it was before the first run; whether there was one."""
-        previous = self._beside(f"previous-{migration}")
+        previous = self._previous(migration)
         if self.documents.get(migration, "previous") == "kept":
             if previous.exists():  # A rollback that was killed has put it back already.
                 os.replace(previous, self._path)  # noqa: PTH105 - says that it replaces

@@ -141,8 +141,10 @@ class Connection:
             [(database, name)] = self.read("CALL db.info() YIELD id, name RETURN id, name")
         except BaseException as error:
             self._driver.close()
-            if url.tls and isinstance(error, TransientError):
-                _check_certificate(url)
+            if isinstance(error, TransientError):
+                if url.tls:
+                    _check_certificate(url)
+                raise TransientError(error.code, f"{host}:{url.port}: {error}") from error
             raise
         self._database = name
         self.identity = url.identity or f"neo4j:{name}:{database.lower()}"

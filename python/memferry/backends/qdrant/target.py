@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from memferry._native import Batch, Mapper, gap_names, normalize_vectors, qdrant_given_back, store_keys
-from memferry.backends.api import Documents, Source
+from memferry.backends.api import Documents, Source, refuse_unreadable
 from memferry.backends.qdrant.documents import QdrantDocuments
 from memferry.backends.qdrant.source import QdrantSource, connect, identity_of
 from memferry.backends.state import MarkedSource, State
-from memferry.errors import RefusedError
+from memferry.errors import RefusedError, StoreError
 from memferry.failpoints import failpoint
 from memferry.model import Quarantined, Range, VectorSpec
 from memferry.profiles import load_mapper
@@ -210,9 +210,18 @@ class QdrantTarget:
 
     def fetch(self, records: Batch) -> Batch:
         """See `memferry.backends.api.Target`."""
-        keys = store_keys(records.identities(), NAMESPACE)
-        found = self._mapper.decode(self._store.get(self._url.name, keys))[0]
+        found, bad = self._get(records)
+        refuse_unreadable(bad)
         return self._state.mark(found) if self._state else found
+
+    def fetch_readable(self, records: Batch) -> Batch:
+        """The same without points that are no records: for one who looks and does not write over them."""
+        return self._get(records)[0]
+
+    def _get(self, records: Batch) -> tuple[Batch, list[tuple[str, str | None, str | None, str, str, bytes]]]:
+        keys = store_keys(records.identities(), NAMESPACE)
+        found, bad, _ = self._mapper.decode(self._store.get(self._url.name, keys))
+        return found, bad
 
     def write(self, part: Range, records: Batch, migration: str, *, fresh: bool) -> list[Quarantined]:  # noqa: ARG002
         """See `memferry.backends.api.Target`."""
@@ -245,10 +254,17 @@ class QdrantTarget:
     def restore(self, records: Batch) -> None:
         """See `memferry.backends.api.Target`."""
         exact = load_mapper(self.profile, "point", filling=False)
-        raw, _, _, _ = exact.encode(records, namespace=NAMESPACE)
+        raw, rows, bad, _ = exact.encode(records, namespace=NAMESPACE)
         if self._state:
             self._state.release(self._given_back(raw))
-        self._store.upsert(self._url.name, raw)
+        refused = [
+            (records.take([rows[row]]).identities()[0], why) for row, why in self._store.upsert(self._url.name, raw)
+        ]
+        refused += [((kind or "", identity or key), message) for key, kind, identity, _, message, _ in bad]
+        for (kind, identity), why in refused:
+            raise StoreError(
+                "refused", f"{len(refused)} records could not be put back, first {kind} {identity!r}: {why}"
+            )
 
     def finish(self, migration: str, ranges: list[Range]) -> None:  # noqa: ARG002
         """Lets the server build its index again."""
