@@ -26,7 +26,7 @@ from memferry.worker.verbs import Work
 
 __all__ = ["Switch", "switch"]
 
-_FROZEN_POLL_SECS: Final = 0.5
+_FROZEN_POLL_SECS: Final = 0.1
 _POLL_SECS: Final = 2.0
 _REST_SECS: Final = 60.0
 """Longest rest between two passes."""
