@@ -32,8 +32,9 @@ MIXED: Final = "mixed"
 
 
 def ledger_folder(path: Path) -> Path:
-    """Where the ledger and the parts of `path` lie."""
-    return path.with_name(path.name + ".memferry")
+    """Where the ledger and the parts of `path` lie: beside the file, wherever links to it are."""
+    place = path.resolve()
+    return place.with_name(place.name + ".memferry")
 
 
 def identity_of(path: Path) -> str:
@@ -76,11 +77,14 @@ class JsonlTarget:
     ) -> None:
         self._mapper = load_mapper(profile, "document", gathering=True)
         self._path = path
+        # What is put into place takes the place of the file, not of a link to it.
+        self._place = path.resolve()
         self._accepted = list(accepted)
         self._folder = scratch or ledger_folder(path)
         if not path.parent.is_dir():
             raise RefusedError("store-missing", f"no folder: {path.parent}")
-        self._folder.mkdir(exist_ok=True)
+        # The file may be for its owner only, and parts of it lie here.
+        self._folder.mkdir(mode=0o700, exist_ok=True)
         self._parts: dict[int, JsonlPart] = {}
         self._index: JsonlIndex | None = None
         self._migration = ""
@@ -182,10 +186,13 @@ class JsonlTarget:
 
     def delete(self, identities: list[tuple[str, str]]) -> int:
         """Rewrites the file without these records."""
+        read = _stamp(self._path)
         index = JsonlIndex(self._path, self._mapper)
         index.replace(identities)
         whole = self._beside(f"whole-{self._migration}")
         self._write_rest(index, whole)
+        if _stamp(self._path) != read:
+            raise self._changed()
         self._put_into_place(whole, self._migration)
         return len(identities)
 
@@ -207,14 +214,11 @@ class JsonlTarget:
             else:
                 JsonlPart(rest, self._path).finish()
             self.documents.put(migration, "rest", "written")
-        if self._changed_by_others(migration):
-            raise RefusedError(
-                "existing",
-                f"{self._path} was changed by someone while this migration was at work; nothing was put into place",
-                hint="the same command looks at it again",
-            )
         whole = self._beside(f"whole-{migration}")
         jsonl_concatenate([*parts, rest], whole)
+        # The last that is done before the rename: joining a large file takes its time.
+        if self._changed_by_others(migration):
+            raise self._changed()
         self._put_into_place(whole, migration)
         with self.transaction():
             self.documents.put(migration, "joined", "yes")
@@ -222,17 +226,26 @@ class JsonlTarget:
         for path in [*parts, rest]:
             path.unlink(missing_ok=True)
 
+    def _changed(self) -> RefusedError:
+        return RefusedError(
+            "existing",
+            f"{self._path} was changed by someone while this migration was at work; nothing was put into place",
+            hint="the same command looks at it again",
+        )
+
     def _put_into_place(self, whole: Path, migration: str) -> None:
         """Renames a finished file over the one that is there, and notes first by what it will be known."""
         stamps = self._stamps(migration)
         now = _stamp(self._path)
+        if now is not None:
+            shutil.copymode(self._path, whole)
         fresh = stamps.with_name(f"{stamps.name}.new")
         fresh.write_text(json.dumps([stamp for stamp in self._noted(migration) if stamp == now] + [_stamp(whole)]))
         _sync(fresh)
         fresh.replace(stamps)
         _sync(self._folder)
-        whole.replace(self._path)
-        _sync(self._path.parent)
+        whole.replace(self._place)
+        _sync(self._place.parent)
 
     def _changed_by_others(self, migration: str) -> bool:
         """Whether the file is another one than the run has compared its records with."""
@@ -269,9 +282,9 @@ class JsonlTarget:
         previous = self._previous(migration)
         if self.documents.get(migration, "previous") == "kept":
             if previous.exists():  # A rollback that was killed has put it back already.
-                os.replace(previous, self._path)  # noqa: PTH105 - says that it replaces
+                os.replace(previous, self._place)  # noqa: PTH105 - says that it replaces
             return True
-        self._path.unlink(missing_ok=True)
+        self._place.unlink(missing_ok=True)
         return False
 
     def _replace(self, index: JsonlIndex, part: Path) -> None:
