@@ -27,6 +27,8 @@ from memferry.profiles import load_mapper
 
 __all__ = ["JsonlTarget", "ledger_folder"]
 
+COMPARED: Final = "compared"
+"""Document with the stamp of the file that a run compares with."""
 MIXED: Final = "mixed"
 """Document of a migration between whose runs others changed the file."""
 
@@ -117,12 +119,12 @@ class JsonlTarget:
         """Keeps the file as it was before the first run, for `rollback`, and looks into the one that is there."""
         self._migration = migration
         self._keep_previous(migration)
-        if self.documents.get(migration, "base") is None or self._changed_by_others(migration):
+        if self.documents.get(migration, COMPARED) is None or self._changed_by_others(migration):
             # What was compared with another file is compared again.
             with self.transaction():
                 for prefix in ("range/", "quarantine/", "conflict/", "rest"):
                     self.documents.delete(migration, prefix)
-                self.documents.put(migration, "base", str(_stamp(self._path)))
+                self.documents.put(migration, COMPARED, str(_stamp(self._path)))
         if self._path.exists():
             self._index = JsonlIndex(self._path, self._mapper)
 
@@ -131,7 +133,7 @@ class JsonlTarget:
 
         What a rollback would put back is from before their lines, and would take them away.
         """
-        base, now = self.documents.get(migration, "base"), str(_stamp(self._path))
+        base, now = self.documents.get(migration, COMPARED), str(_stamp(self._path))
         if self._noted(migration):
             if base != now and not self.is_as_left(migration):
                 self.documents.put(migration, MIXED, "yes")
@@ -251,7 +253,7 @@ class JsonlTarget:
         """Whether the file is another one than the run has compared its records with."""
         if self.documents.get(migration, "joined") is not None:
             return False  # What happens to it from here on is for the proof to find.
-        base = self.documents.get(migration, "base")
+        base = self.documents.get(migration, COMPARED)
         return base != str(_stamp(self._path)) and not self.is_as_left(migration)
 
     def _stamps(self, migration: str) -> Path:
