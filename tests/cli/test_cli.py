@@ -179,6 +179,7 @@ def test_conflicts_and_quarantine_exit_1(cli: Cli, tmp_path: Path) -> None:
     final = last_json(done.stdout)
     assert (done.returncode, final["outcome"], final["kinds"]["memory"]["conflicts"]) == (1, "not_proven", 1)
     assert "m00010" in done.stderr
+    assert "not_proven: 1 left as the target has them; all others are there" in done.stderr
     assert cli("verify", "memory.jsonl", "agents.db").returncode == 1
     assert cli("migrate", "memory.jsonl", "agents.db", "--on-conflict", "source").returncode == 0
 
@@ -233,6 +234,7 @@ def test_what_is_refused_exits_2_and_writes_nothing(cli: Cli, tmp_path: Path, ar
     final = last_json(done.stdout)
     assert (final["outcome"], final["error"]["code"]) == ("refused", code)
     assert final["error"]["message"]
+    assert final["error"].get("hint", "") in done.stderr
     assert f"error[{code}]" in done.stderr
     assert sorted(tmp_path.rglob("*")) == before
 
@@ -385,6 +387,7 @@ def test_ids_of_records_move_no_cursor(cli: Cli, tmp_path: Path) -> None:
     assert cli("migrate", "memory.jsonl", "agents.db").returncode == 1
     told = cli("quarantine", "list", "agents.db")
     assert "\\x1b[2J\\u202eodd" in told.stdout
+    assert "not_proven: 2 not moved; all others" in cli("verify", "memory.jsonl", "agents.db").stdout
     assert not set("\x1b\u202e") & set(told.stdout)
 
 

@@ -81,6 +81,8 @@ def failure(error: MemferryError, *, migration: str | None = None) -> dict[str, 
     outcome = {1: "not_proven", 2: "refused"}.get(error.exit_code, "failed")
     outcome = "interrupted" if error.code == "interrupted" else outcome
     told: dict[str, Any] = {"code": error.code, "message": str(error)}
+    if error.hint:
+        told["hint"] = error.hint
     if isinstance(error, ManifestError):
         told["problems"] = [asdict(problem) for problem in error.problems]
     return {"migration": migration, "outcome": outcome, "error": told}
