@@ -12,6 +12,8 @@ RUN python3 -m venv --without-pip /opt/memferry \
 
 FROM ${BASE}
 COPY --from=install /opt/memferry /opt/memferry
+# The application of examples/cluster/application.yaml: to try a switch with, before yours is there.
+COPY application_in_cluster.py /opt/memferry/examples/
 # XDG folders: with a read-only root only what is mounted can be written.
 ENV PATH=/opt/memferry/bin:/usr/local/bin:/usr/bin:/bin \
     PYTHONUNBUFFERED=1 \

@@ -46,7 +46,7 @@ format: install ## Format everything
 	ruff format .
 	ruff check --fix .
 
-test: lint test-rust servers-install test-python test-wheel ## Everything that CI runs
+test: lint test-rust servers-install test-python test-node test-wheel ## Everything that CI runs
 
 test-rust: install
 	cargo test -p memferry-core --release --locked --quiet
@@ -58,9 +58,13 @@ servers-install: install
 test-python: build
 	pytest -n auto --maxprocesses 4 --dist worksteal
 
+.PHONY: test-node
+test-node: build servers-install ## A whole life on a real Kubernetes node; as root
+	pytest -m node_life
+
 .PHONY: test-cluster
-test-cluster: build servers-install ## Everything that needs a real Kubernetes node; as root
-	pytest -m node_tier
+test-cluster: build servers-install ## Everything that needs a real Kubernetes node, as root, or minutes
+	pytest -m "node_tier or slow_cluster"
 
 test-wheel: install ## The built wheel in a clean environment
 	rm -rf build/wheel && mkdir -p build/wheel
@@ -79,7 +83,7 @@ image-wheels: install ## The build context of the Dockerfile: wheels of everythi
 	python -m pip download --quiet --disable-pip-version-check --dest build/image/wheels --only-binary :all: \
 		--python-version $(IMAGE_PYTHON) "$$(ls $(CURDIR)/build/image/wheels/memferry-*.whl)[kubernetes,neo4j]" \
 		"$$(ls $(CURDIR)/build/image/wheels/memferry_operator-*.whl)"
-	cp Dockerfile build/image/
+	cp Dockerfile examples/application_in_cluster.py build/image/
 
 bench: build ## Benchmarks, ratios in one run
 	python benchmarks/run.py

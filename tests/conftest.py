@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from statistics import median
 
 import pytest
 
@@ -36,3 +37,33 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     failed = [report for report in terminalreporter.getreports("failed") if "test_every_damage" in report.nodeid]
     if damages or failed:
         terminalreporter.write_line(f"detection rate {len(damages)}/{len(damages) + len(failed)}")
+    _operator_summary(terminalreporter)
+
+
+def _operator_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Prints how long writes were frozen by switches, and how many faults the operator's tests survived."""
+    reports = [
+        report
+        for outcome in ("passed", "failed", "error")
+        for report in terminalreporter.getreports(outcome)
+        if isinstance(report, pytest.TestReport)
+    ]
+    told = [pair for report in reports for pair in report.user_properties]
+    if switches := [value for name, value in told if name == "switch"]:
+        seen, said = (sorted(value[side] for value in switches) for side in (0, 1))  # type: ignore[index]
+        lost = sum(int(str(value)) for name, value in told if name == "lost writes")
+        terminalreporter.write_line(
+            f"operator switches {len(switches)}, writes lost {lost}; "
+            f"write freeze: median {median(seen):.2f} s, worst {seen[-1]:.2f} s as a client saw it, "
+            f"median {median(said):.2f} s, worst {said[-1]:.2f} s as the operator says"
+        )
+    faults = {report.nodeid: _strikes(report) for report in reports if "fault" in report.keywords}
+    broken = {report.nodeid for report in reports if not report.passed}
+    if tried := sum(faults.values()):
+        survived = sum(count for test, count in faults.items() if test not in broken)
+        terminalreporter.write_line(f"operator faults survived {survived}/{tried}")
+
+
+def _strikes(report: pytest.TestReport) -> int:
+    """How many faults a test has: one, where it does not count them."""
+    return max(1, sum(name == "fault" for name, _ in report.user_properties))

@@ -71,6 +71,7 @@ async def _until(stop: asyncio.Event, work: Any) -> int:
         log.error("no longer leads, ends")  # noqa: TRY400 - nothing is wrong in the code
         return 1
     except Exception:
+        # The end of the process: whatever it was is logged, and the Deployment starts another one.
         log.exception("cannot go on")
         return 1
     return 0
@@ -95,22 +96,27 @@ async def _lead(settings: Settings, api: Api, leader: Leader, metrics: Metrics, 
     try:
         done, _ = await asyncio.wait({*tasks, watching}, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
-            task.result()
+            # kopf, when it ends, cancels what a loop of ours may be waiting for.
+            if not (stop.is_set() and task.cancelled()):
+                task.result()
     finally:
         stop.set()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        # Before anything is asked of the API server again: kopf, when it ends, cancels every task it does not know.
+        await asyncio.wait({watching}, timeout=5)
         await leader.release()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.gather(watching, return_exceptions=True), 10)
 
 
 async def _before(api: Api, leader: Leader) -> None:
     """Kopf serves only what is there when it starts, so the kinds are waited for."""
     while True:
-        with contextlib.suppress(ApiError):
+        try:
             found = await api.get(OURS) or {}
+        except ApiError as error:
+            log.warning("the API server: %s", error)
+        else:
             missing = _KINDS - {one["name"] for one in found.get("resources") or []}
             if not missing:
                 break

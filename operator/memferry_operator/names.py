@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Final, Literal
 
 GROUP: Final = "memferry.dev"
@@ -14,6 +15,8 @@ MIGRATION: Final = f"{GROUP}/migration"
 ROLE: Final = f"{GROUP}/role"
 ATTEMPT: Final = f"{GROUP}/attempt"
 BINDING: Final = f"{GROUP}/binding"
+BACKEND: Final = f"{GROUP}/backend"
+PROBE: Final = f"{GROUP}/probe"
 PROGRESS: Final = f"{GROUP}/progress"
 ANSWER: Final = f"{GROUP}/answer"
 
@@ -54,6 +57,18 @@ def manifest(migration: str, attempt: int) -> str:
 def account(migration: str) -> str:
     """Name of the workers' ServiceAccount, Role and RoleBinding."""
     return f"memferry-worker-{migration}"
+
+
+_LONGEST_PROBED: Final = 45
+"""A Job's name and an index behind it are a host name, which ends at 63 characters."""
+
+
+def probe(backend: str) -> str:
+    """Name of everything that a MemoryBackend is probed with."""
+    if len(backend) > _LONGEST_PROBED:
+        digest = hashlib.blake2b(backend.encode(), digest_size=5).hexdigest()
+        backend = f"{backend[:34]}-{digest}"
+    return f"memferry-probe-{backend}"
 
 
 def labels(migration: str, role: str | None = None, attempt: int | None = None) -> dict[str, str]:

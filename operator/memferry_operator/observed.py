@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from memferry.manifest import Backend, Migration
 from memferry.manifest.model import Binding
@@ -13,6 +13,7 @@ from memferry.manifest.status import MigrationStatus
 from memferry_operator.names import Role
 
 __all__ = [
+    "TERMINAL",
     "Answer",
     "BindingState",
     "Client",
@@ -21,10 +22,13 @@ __all__ = [
     "Observed",
     "Pod",
     "Progress",
+    "User",
     "WorkerLease",
 ]
 
 Mode = Literal["Serving", "Frozen"]
+TERMINAL: Final = frozenset({"Succeeded", "Failed", "Aborted", "SwitchedBack"})
+"""Phases that a migration stays in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +154,29 @@ class Client:
 
 
 @dataclass(frozen=True, slots=True)
+class User:
+    """A migration that names the binding, or anything that names a backend.
+
+    Attributes:
+        phase: Of a migration; empty for others and for one that has not begun.
+        backends: MemoryBackends it names.
+        state_claim: Of a migration: the claim with its state directory.
+    """
+
+    kind: Literal["MemoryMigration", "MemoryBinding", "MemoryBackend"]
+    name: str
+    uid: str = ""
+    phase: str = ""
+    backends: tuple[str, ...] = ()
+    state_claim: str = ""
+
+    @property
+    def ended(self) -> bool:
+        """Whether it is done with what it names."""
+        return self.phase in TERMINAL
+
+
+@dataclass(frozen=True, slots=True)
 class BindingState:
     """A MemoryBinding: its spec, and what its status says."""
 
@@ -177,11 +204,13 @@ class Observed:
         status: As it stands; empty where there is none.
         newer_status: Whether a newer operator wrote it.
         backends: Every MemoryBackend that is reached from the two ends, by name.
+        unreachable: Those of them that a probe could not reach, and why.
         mapping: Whether the mapping's ConfigMap and key are there (True where none is named).
         results: Final objects of the workers' verbs, by key of the result Secret without `.json`.
         command: What stands in the control ConfigMap.
         references: Who else uses the source's store; only looked up before it is deleted.
         slot: Whether the operator-wide limit leaves a place.
+        ending: Whether the namespace is being deleted.
     """
 
     name: str
@@ -196,6 +225,7 @@ class Observed:
     deleting: bool = False
     finalizer: bool = False
     backends: Mapping[str, Backend] = field(default_factory=dict)
+    unreachable: Mapping[str, str] = field(default_factory=dict)
     mapping: bool = True
     binding: BindingState | None = None
     jobs: tuple[Job, ...] = ()
@@ -205,6 +235,7 @@ class Observed:
     command: Command | None = None
     references: tuple[str, ...] = ()
     slot: bool = True
+    ending: bool = False
 
     def job(self, role: Role, attempt: int) -> Job | None:
         """The Job of a role in an attempt."""

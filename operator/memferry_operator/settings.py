@@ -39,6 +39,10 @@ class Settings(BaseModel):
     """Migrations at work at a time; others wait as Queued."""
     workers: Annotated[int, Field(ge=1, le=64)] = 8
     """Migrations looked at side by side."""
+    probe_secs: Annotated[float, Field(ge=10, le=86_400)] = 900
+    """How often the store of a MemoryBackend is looked at that something refers to."""
+    max_probes: Annotated[int, Field(ge=1, le=100)] = 4
+    """Stores looked at side by side."""
     resync_secs: Annotated[float, Field(ge=1, le=3600)] = 60
     """Everything that is not over is looked at again so often, whatever the watches say."""
     lease_duration_secs: Annotated[float, Field(ge=1, le=600)] = 15

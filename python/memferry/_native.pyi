@@ -284,7 +284,10 @@ class QdrantStore:
         """What is known of a collection, as JSON."""
 
     def create(self, collection: str, vectors_json: str, *, deferred_index: bool = False) -> int | None:
-        """Makes a collection; the indexing threshold it had before it was deferred."""
+        """Makes a collection; the indexing threshold it had before it was deferred.
+
+        One that is there by then is left as it is: look at it.
+        """
 
     def set_indexing_threshold(self, collection: str, threshold: int | None) -> None:
         """Sets it in KiB; 0 for no index, None for the default of servers."""

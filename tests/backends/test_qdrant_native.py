@@ -15,7 +15,7 @@ import pytest
 from qdrant_client import models
 
 from memferry._native import Batch, QdrantStore, normalize_vectors, vectors_not_finite
-from memferry.errors import RefusedError, StoreError, TransientError
+from memferry.errors import RefusedError, TransientError
 from testbed.qdrant import QdrantServer
 from testbed.tls import make_certificates
 
@@ -142,6 +142,17 @@ def test_nan_comes_back(store: QdrantStore, qdrant_prefix: str) -> None:
     data = np.array([0x7FC0BEEF, 0xFFC00001], dtype="<u4").tobytes()
     rows: list[Row] = [("1", b"{}", [("", None, 2, None, DENSE, None, data)])]
     store.upsert(name, Batch.from_rows(rows))
+    assert _all(store, name) == rows
+
+
+def test_a_collection_that_is_there_is_never_made_anew(store: QdrantStore, qdrant_prefix: str) -> None:
+    name = f"{qdrant_prefix}there"
+    store.create(name, _spec(_dense_spec(2)))
+    rows: list[Row] = [("1", b"{}", [("", None, 2, None, DENSE, None, np.ones(2, "<f4").tobytes())])]
+    store.upsert(name, Batch.from_rows(rows))
+    # As after a kill between the request and its answer.
+    store.create(name, _spec(_dense_spec(3)))
+    assert json.loads(store.info(name))["vectors"][0]["dim"] == 2
     assert _all(store, name) == rows
 
 
@@ -305,8 +316,6 @@ def test_collections_tell_what_they_were_made_of(store: QdrantStore, qdrant_pref
     store.set_indexing_threshold(name, threshold)
     assert json.loads(store.info(name))["indexing_threshold"] == threshold
     assert store.wait_green(name, 30)
-    with pytest.raises(StoreError, match="already exists"):
-        store.create(name, "[]")
     assert store.delete_collection(name)
     assert not store.delete_collection(name)
     with pytest.raises(RefusedError) as caught:

@@ -12,8 +12,11 @@ import yaml
 from typer.testing import CliRunner
 
 from memferry.cli.main import app
+from memferry.phases.journal import Entry, read_journal
+from memferry.urls import parse_url
 from support.bound import LEASE_SECS, Application, carry, switch
 from support.bound_cluster import ClusterWorld
+from support.operating import resource
 from testbed import wait
 from testbed.kubernetes.api_tier import ApiTier
 
@@ -83,6 +86,8 @@ def test_the_api_server_is_away_for_a_while(world: ClusterWorld, tmp_path: Path)
 def test_a_freeze_is_ended_by_hand(world: ClusterWorld, tmp_path: Path) -> None:
     with Application(world, tmp_path) as application:
         application.goes_on()
+        spec = {"backend": "embedded", "path": str(world.stores["a"])}
+        world.tier.client.apply(resource("MemoryBackend", "a", spec), namespace=world.namespace)
         world.say("a", 2, "Frozen", frozenUntil="2030-01-01T00:00:00Z")
         world.until_said("pod", 2, "Frozen", "a")
         written = len(application.lines("written"))
@@ -93,6 +98,7 @@ def test_a_freeze_is_ended_by_hand(world: ClusterWorld, tmp_path: Path) -> None:
         application.goes_on()
     assert json.loads(done.stdout)["after"]["revision"] == 3
     assert len(application.lines("written")) > written
+    assert read_journal(parse_url(str(world.stores["a"])), world.binding) == Entry(3, "Serving", "a")
     assert application.acknowledged() <= world.ids("a")
 
 

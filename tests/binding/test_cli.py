@@ -10,8 +10,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+import memferry
 from memferry.binding import BoundStore
 from memferry.cli.main import app
+from memferry.phases.journal import Entry, read_journal, write_journal
+from memferry.urls import parse_url
 from support.bound import World
 
 MIGRATIONS = "/apis/memferry.dev/v1alpha1/namespaces/default/memorymigrations"
@@ -27,6 +30,19 @@ def migration(world: World, **traffic: Any) -> None:
     """A migration from `a` to `b` that holds the binding."""
     ends = {"source": {"backendRef": {"name": "a"}}, "target": {"backendRef": {"name": "b"}}}
     world.api.put(f"{MIGRATIONS}/move", {"metadata": {"uid": "u1"}, "spec": ends, "status": {"traffic": traffic}})
+
+
+def backends(world: World) -> None:
+    """The MemoryBackends of both stores, which are there."""
+    for name, path in world.stores.items():
+        memferry.open(path).close()
+        world.api.put(f"{BACKENDS}/{name}", {"spec": {"backend": "embedded", "path": str(path)}})
+
+
+def journals(world: World) -> dict[str, tuple[str, int] | None]:
+    """What each store says."""
+    found = {name: read_journal(parse_url(str(path)), "memory") for name, path in world.stores.items()}
+    return {name: (entry.active, entry.revision) if entry else None for name, entry in found.items()}
 
 
 def status(world: World) -> dict[str, Any]:
@@ -57,11 +73,13 @@ def test_unfreeze_gives_writes_back_under_a_higher_revision(world: World, client
     memory = client()
     world.say("a", 4, "Frozen", frozenUntil="2026-01-01T00:00:30Z", lockedBy=LOCK)
     migration(world, revision=5, direction="Forward")
+    backends(world)
     world.until_said("pod", 4, "Frozen", "a")
     done = run(world, "unfreeze", "--json")
     assert done.exit_code == 0, done.output
     told = json.loads(done.stdout)
     assert told["changed"]
+    assert journals(world) == {"a": ("a", 6), "b": ("a", 6)}
     assert told["after"] | {"revision": 6, "mode": "Serving", "active": "a"} == told["after"]
     assert status(world)["lockedBy"] == LOCK, "the migration still holds it, and gives up by itself"
     assert "frozenUntil" not in status(world)
@@ -75,11 +93,14 @@ def test_unfreeze_after_the_flip_goes_home_and_takes_the_secret_along(
     client()
     world.say("b", 3, "Frozen", lockedBy=LOCK)
     migration(world, revision=3, direction="Forward")
-    spec = {"backend": "embedded", "path": str(world.stores["a"])}
-    world.api.put(f"{BACKENDS}/a", {"spec": spec})
+    backends(world)
+    frozen = Entry(3, "Frozen", "b")
+    for path in world.stores.values():
+        write_journal(parse_url(str(path)), "memory", frozen)
     done = run(world, "unfreeze")
     assert done.exit_code == 0, done.output
     assert "writes go on at a, revision 4" in done.stdout
+    assert journals(world) == {"a": ("a", 4), "b": ("a", 4)}
     assert "Secret memferry-binding-memory is of a again" in done.stdout
     world.until_said("pod", 4, "Serving", "a")
     secret = world.api.objects["/api/v1/namespaces/default/secrets/memferry-binding-memory"]
@@ -89,9 +110,37 @@ def test_unfreeze_after_the_flip_goes_home_and_takes_the_secret_along(
 def test_unfreeze_of_a_switch_back_goes_to_the_target(world: World) -> None:
     world.say("a", 9, "Frozen", lockedBy=LOCK)
     migration(world, revision=9, direction="Back")
-    done = run(world, "unfreeze", "--json")
+    done = run(world, "unfreeze", "--json", "--without-journal")
     assert json.loads(done.stdout)["after"]["active"] == "b"
     assert "MemoryBackend" in done.stdout or "404" in done.stdout, "it says that the Secret could not be written"
+    assert "the journals in the stores say what they said before" in done.stdout
+
+
+def test_where_the_store_is_out_of_reach_it_is_refused_and_nothing_is_changed(world: World) -> None:
+    world.say("a", 4, "Frozen", lockedBy=LOCK)
+    migration(world, revision=4, direction="Forward")
+    backends(world)
+    world.api.put(f"{BACKENDS}/a", {"spec": {"backend": "qdrant", "address": "127.0.0.1:9", "collection": "c"}})
+    before = status(world)
+    done = run(world, "unfreeze", "--json")
+    assert done.exit_code == 2, done.output
+    error = json.loads(done.stdout)["error"]
+    assert error["code"] == "journal"
+    assert "the journal in a cannot be written from here, and nothing was changed: unavailable" in error["message"]
+    assert (status(world), journals(world)["b"]) == (before, None)
+
+
+def test_the_side_that_was_to_serve_may_be_away_and_a_journal_that_has_gone_on_is_gone_beyond(world: World) -> None:
+    world.say("a", 4, "Frozen", lockedBy=LOCK)
+    migration(world, revision=4, direction="Forward")
+    backends(world)
+    write_journal(parse_url(str(world.stores["a"])), "memory", Entry(9, "Frozen", "b"))
+    world.api.put(f"{BACKENDS}/b", {"spec": {"backend": "qdrant", "address": "127.0.0.1:9", "collection": "c"}})
+    done = run(world, "unfreeze")
+    assert done.exit_code == 0, done.output
+    assert "the journal in b was not written: unavailable" in done.stdout
+    assert (status(world)["active"], status(world)["revision"]) == ("a", 10)
+    assert journals(world)["a"] == ("a", 10)
 
 
 def test_what_serves_is_left_alone(world: World) -> None:
@@ -105,6 +154,7 @@ def test_what_serves_is_left_alone(world: World) -> None:
 def test_without_its_migration_it_serves_where_it_is(world: World) -> None:
     world.say("b", 3, "Frozen", lockedBy={"uid": "u0", "name": "move"})
     migration(world, revision=3)
+    backends(world)
     done = run(world, "unfreeze")
     assert "is gone: it serves where it is" in done.stdout
     assert (status(world)["active"], status(world)["revision"]) == ("b", 4)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from memferry.manifest.crd import crds
-from support.operating import Life, Operator, server, standin
+from support.operating import Life, Operator, Strikes, resource, server, standin
+from support.standin_clients import StandinClients
 from testbed.kubernetes.api_tier import ApiTier
 from testbed.kubernetes.local_kubelet import LocalKubelet
 
@@ -69,3 +70,18 @@ def own_operator(tier: ApiTier, namespace: str, tmp_path: Path) -> Iterator[Oper
 def life(tier: ApiTier, namespace: str) -> Life:
     """The migration `m` of the test."""
     return Life(tier.client, namespace)
+
+
+@pytest.fixture
+def clients(tier: ApiTier, namespace: str) -> Iterator[StandinClients]:
+    """Of the MemoryBinding `memory`, which is on `a`; they see that it never says what it may not."""
+    tier.client.apply(resource("MemoryBinding", "memory", {"initialBackendRef": {"name": "a"}}), namespace=namespace)
+    with StandinClients(tier.client, namespace) as clients:
+        yield clients
+    assert not clients.problems()
+
+
+@pytest.fixture
+def strikes(record_property: Callable[[str, object], None]) -> Strikes:
+    """Counts the faults of a test that has several."""
+    return lambda: record_property("fault", 1)

@@ -1,4 +1,4 @@
-"""What becomes of a MemoryBinding and a MemoryBackend."""
+"""What becomes of a MemoryBinding."""
 
 from __future__ import annotations
 
@@ -12,28 +12,22 @@ from hypothesis import strategies as st
 
 from memferry.manifest import Backend
 from memferry.manifest.model import Binding
-from memferry.manifest.status import BackendStatus, BindingStatus, Lock
-from memferry_operator.bindings import (
-    RESTARTED_FOR,
-    BackendSeen,
+from memferry.manifest.status import BindingStatus, Lock
+from memferry_operator.actions import AddFinalizer, FlagNewerStatus, RemoveFinalizer
+from memferry_operator.binding import (
     BindingAction,
     BindingSeen,
-    FlagNewerBinding,
-    HoldBinding,
     Journal,
     ReadJournal,
-    ReleaseBinding,
     Restart,
-    User,
+    Unread,
     WriteBindingStatus,
     WriteSecret,
-    backend_status,
-    clients,
+    asked_since,
     plan_binding,
-    queue,
-    restarted,
 )
-from memferry_operator.observed import Client
+from memferry_operator.clients import RESTARTED_FOR, clients, restarted
+from memferry_operator.observed import Client, User
 
 NOW = datetime(2026, 1, 31, 22, 0, tzinfo=UTC)
 SECRETS = {("Secret", "qdrant", "key"): "old"}
@@ -50,7 +44,7 @@ BACKENDS = {
         "c": {"backend": "embedded", "path": "c.db"},
     }.items()
 }
-HOLDER = User("MemoryMigration", "move", "u1", "TrafficSwitch", "2026-01-31T20:00:00Z")
+HOLDER = User("MemoryMigration", "move", "u1", "TrafficSwitch", ("a", "b"))
 
 
 def lookup(kind: Literal["Secret", "ConfigMap"], name: str, key: str) -> str | None:
@@ -77,20 +71,30 @@ def settled(one: BindingSeen, now: datetime = NOW) -> tuple[BindingSeen, list[Bi
                 break  # A write that changes what was observed ends the round.
             if isinstance(action, WriteSecret):
                 one = replace(one, secret=action.data)
-            if isinstance(action, HoldBinding):
+            if isinstance(action, AddFinalizer):
                 one = replace(one, finalizer=True)
     raise AssertionError(f"it does not come to rest: {done[-3:]}")
 
 
-def condition(status: BindingStatus | BackendStatus, kind: str) -> tuple[str, str]:
+def condition(status: BindingStatus, kind: str) -> tuple[str, str]:
     return next((c.status, c.reason) for c in status.conditions if c.type == kind)
+
+
+def wanted(one: BindingSeen) -> list[str]:
+    """The stores that are asked for their journal."""
+    return [a.backend for a in plan_binding(one, lookup, NOW) if isinstance(a, ReadJournal)]
 
 
 def test_a_new_binding_serves_from_its_initial_backend_when_the_store_knows_nothing_else() -> None:
     first = plan_binding(seen(finalizer=False), lookup, NOW)
-    assert first == [HoldBinding()], "before anything that leaves something behind"
-    asked = plan_binding(seen(), lookup, NOW)
-    assert asked[0] == ReadJournal("a")
+    assert first == [AddFinalizer()], "before anything that leaves something behind"
+    (told,) = plan_binding(seen(), lookup, NOW)
+    assert isinstance(told, WriteBindingStatus)
+    assert (told.status.revision, told.status.active) == (0, "")
+    since = asked_since(told.status)
+    assert since == "2026-01-31T22:00:00.000Z", "what a store said before is not asked for"
+    asking = seen(status=told.status)
+    assert [a for a in plan_binding(asking, lookup, NOW) if isinstance(a, ReadJournal)] == [ReadJournal("a", since)]
     done, actions = settled(seen(journals={"a": None}))
     assert (done.status.active, done.status.revision, done.status.mode) == ("a", 1, "Serving")
     assert done.status.binding is not None
@@ -101,22 +105,65 @@ def test_a_new_binding_serves_from_its_initial_backend_when_the_store_knows_noth
     assert kinds.index(WriteBindingStatus) < kinds.index(WriteSecret), "the Secret never runs ahead"
     assert condition(done.status, "Ready") == ("True", "Serving")
     assert condition(done.status, "Switched") == ("False", "InitialBackendActive")
+    assert not asked_since(done.status)
+
+
+def asking(**more: Any) -> BindingSeen:
+    """A binding whose status is empty, and whose stores are being asked."""
+    (told,) = plan_binding(seen(), lookup, NOW)
+    assert isinstance(told, WriteBindingStatus)
+    return seen(status=told.status, **more)
 
 
 def test_the_journals_are_followed_to_the_newest_word() -> None:
-    journals: dict[str, Journal | None] = {"a": Journal("b", 4, "Serving")}
-    assert plan_binding(seen(journals=journals), lookup, NOW)[0] == ReadJournal("b")
+    journals: dict[str, Journal | Unread | None] = {"a": Journal("b", 4, "Serving")}
+    assert wanted(asking(journals=journals)) == ["b"]
     journals["b"] = Journal("c", 7, "Serving")
-    assert plan_binding(seen(journals=journals), lookup, NOW)[0] == ReadJournal("c")
+    assert wanted(asking(journals=journals)) == ["c"]
     journals["c"] = Journal("c", 7, "Serving")
     done, _ = settled(seen(journals=journals))
     assert (done.status.active, done.status.revision) == ("c", 7), "not what spec.initialBackendRef says"
     assert condition(done.status, "Switched") == ("True", "OtherBackendActive")
 
 
+def test_a_first_store_that_was_decommissioned_is_not_opened_again() -> None:
+    """It is gone or was made anew, so that it knows nothing; the other end of the migration does."""
+    journals: dict[str, Journal | Unread | None] = {"a": None}
+    one = asking(journals=journals, migrations=(replace(HOLDER, phase=""),))
+    assert wanted(one) == ["b"]
+    done, _ = settled(replace(one, journals={**journals, "b": Journal("b", 4, "Serving")}))
+    assert (done.status.active, done.status.revision) == ("b", 4)
+
+
+def test_a_store_that_cannot_say_is_waited_for() -> None:
+    journals = {"a": None, "b": Unread("unavailable: no route")}
+    one = asking(journals=journals, migrations=(HOLDER,))
+    told, ask = plan_binding(one, lookup, NOW)
+    assert isinstance(told, WriteBindingStatus)
+    assert (told.status.revision, ask) == (0, ReadJournal("b", asked_since(one.status)))
+    reason = next(c for c in told.status.conditions if c.type == "Ready")
+    assert (reason.reason, reason.message) == ("ReadingJournal", "b: unavailable: no route")
+    assert asked_since(told.status) == asked_since(one.status), "the question is the same one"
+
+
+def test_what_the_secret_of_an_earlier_life_says_is_no_more_than_a_hint() -> None:
+    secret = {"active": "b", "revision": "4", "mode": "Serving"}
+    assert wanted(asking(secret=secret, journals={"a": None})) == ["b"]
+    newer = Journal("a", 5, "Serving")
+    done, _ = settled(seen(secret=secret, journals={"a": newer, "b": newer}))
+    assert (done.status.active, done.status.revision) == ("a", 5)
+
+
+def test_a_side_that_serves_and_is_no_resource_any_more_is_not_replaced_by_another() -> None:
+    journal = Journal("gone", 4, "Serving")
+    (action,) = plan_binding(asking(journals={"a": journal}), lookup, NOW)
+    assert isinstance(action, WriteBindingStatus)
+    assert (action.status.revision, condition(action.status, "Stalled")) == (0, ("True", "BackendMissing"))
+
+
 def test_a_journal_of_a_freeze_is_taken_up_as_one() -> None:
     journal = Journal("a", 5, "Frozen", "2026-01-31T22:00:10Z")
-    (action,) = plan_binding(seen(journals={"a": journal}), lookup, NOW)
+    (action,) = plan_binding(asking(journals={"a": journal}), lookup, NOW)
     assert isinstance(action, WriteBindingStatus)
     assert (action.status.mode, action.status.frozen_until) == ("Frozen", "2026-01-31T22:00:10Z")
 
@@ -194,13 +241,6 @@ def test_one_that_has_ended_lets_go() -> None:
     assert (done.status.active, done.status.revision) == ("b", 4)
 
 
-def test_others_queue() -> None:
-    late = User("MemoryMigration", "a-late", "u3", "", "2026-01-31T21:00:00Z")
-    early = User("MemoryMigration", "z-early", "u2", "Pending", "2026-01-31T20:30:00Z")
-    ended = replace(late, uid="u4", phase="Aborted")
-    assert queue([late, HOLDER, early, ended], "u1") == (early, late)
-
-
 def test_in_use_it_is_not_deleted() -> None:
     status = BindingStatus(active="a", revision=1)
     used = seen(deleting=True, status=status, migrations=(HOLDER,), clients=(Client("p1"),))
@@ -209,12 +249,12 @@ def test_in_use_it_is_not_deleted() -> None:
     assert condition(told.status, "Ready") == ("False", "InUse")
     assert "MemoryMigration move, client p1" in next(c.message for c in told.status.conditions if c.type == "Ready")
     ended = (replace(HOLDER, phase="Succeeded"),)
-    assert plan_binding(seen(deleting=True, status=status, migrations=ended), lookup, NOW) == [ReleaseBinding()]
+    assert plan_binding(seen(deleting=True, status=status, migrations=ended), lookup, NOW) == [RemoveFinalizer()]
     assert plan_binding(seen(deleting=True, finalizer=False), lookup, NOW) == []
 
 
 def test_a_newer_status_is_left_alone() -> None:
-    assert plan_binding(seen(newer_status=True, deleting=True), lookup, NOW) == [FlagNewerBinding()]
+    assert plan_binding(seen(newer_status=True, deleting=True), lookup, NOW) == [FlagNewerStatus()]
 
 
 # --- workloads that are restarted
@@ -275,6 +315,7 @@ def test_workloads_are_restarted_for_the_revision_of_a_switch() -> None:
     journals=st.dictionaries(
         st.sampled_from(["a", "b", "c"]),
         st.none()
+        | st.builds(Unread, st.just("unavailable: no route"))
         | st.builds(
             Journal, st.sampled_from(["a", "b", "c"]), st.integers(1, 9), st.sampled_from(["Serving", "Frozen"])
         ),
@@ -287,7 +328,7 @@ def test_it_comes_to_rest_and_no_revision_ever_falls(
     mode: Any,
     locked: str | None,
     phase: str,
-    journals: dict[str, Journal | None],
+    journals: dict[str, Journal | Unread | None],
     deleting: bool,
 ) -> None:
     lock = Lock(uid=locked, name="move") if locked else None
@@ -301,64 +342,5 @@ def test_it_comes_to_rest_and_no_revision_ever_falls(
         assert done.status.active == active, "only a migration changes sides"
     if done.secret is not None:
         assert (done.secret["active"], done.secret["revision"]) == (done.status.active, str(done.status.revision))
-    if deleting and not [a for a in plan_binding(one, lookup, NOW) if isinstance(a, ReleaseBinding)]:
+    if deleting and not [a for a in plan_binding(one, lookup, NOW) if isinstance(a, RemoveFinalizer)]:
         assert phase != "Succeeded"
-
-
-# --- MemoryBackend
-
-
-def backend(**more: Any) -> BackendSeen:
-    return BackendSeen("a", 2, **{"status": BackendStatus(), "probed_at": NOW, **more})
-
-
-PROBE = {
-    "reachable": True,
-    "version": "1.20",
-    "identity": "store-1",
-    "records": 7,
-    "counts": {"memory": 7},
-    "changes": "log",
-    "capabilities": ["write", "atomic"],
-}
-
-
-def test_what_a_probe_says_of_a_backend() -> None:
-    users = (User("MemoryMigration", "old", phase="Succeeded"), User("MemoryBinding", "memory"), HOLDER)
-    found = backend(probe=PROBE, users=users)
-    assert found.due(NOW, timedelta(minutes=1))
-    assert not found.deletable
-    status = backend_status(found, NOW)
-    assert (status.reachable, status.store_identity, status.records, status.changes) == (True, "store-1", 7, "log")
-    assert status.counts is not None
-    assert status.counts.memory == 7
-    assert [(u.kind, u.name) for u in status.users] == [("MemoryBinding", "memory"), ("MemoryMigration", "move")]
-    assert condition(status, "Ready") == ("True", "Reachable")
-    later = replace(found, status=status)
-    assert not later.due(NOW + timedelta(seconds=59), timedelta(minutes=1))
-    assert later.due(NOW + timedelta(seconds=60), timedelta(minutes=1))
-    assert replace(later, generation=3).due(NOW, timedelta(minutes=1))
-
-
-def test_one_that_is_away_keeps_what_is_known_of_it() -> None:
-    known = backend_status(backend(probe=PROBE), NOW)
-    away = {"reachable": False, "error": {"code": "unavailable", "message": "no route"}}
-    status = backend_status(backend(status=known, probe=away), NOW + timedelta(minutes=1))
-    assert (status.reachable, status.records, status.store_identity) == (False, 7, "store-1")
-    assert condition(status, "Stalled") == ("True", "Unreachable")
-    ready = next(c for c in status.conditions if c.type == "Ready")
-    assert (ready.message, ready.last_transition_time) == ("unavailable: no route", "2026-01-31T22:01:00.000Z")
-
-
-def test_another_store_at_the_same_address_is_not_taken_for_it() -> None:
-    known = backend_status(backend(probe=PROBE), NOW)
-    status = backend_status(backend(status=known, probe={**PROBE, "identity": "store-2"}), NOW)
-    assert status.store_identity == "store-1"
-    assert condition(status, "Ready") == ("False", "IdentityChanged")
-
-
-def test_who_names_it_is_kept_up_to_date_without_a_probe() -> None:
-    status = backend_status(backend(users=(HOLDER,)), NOW)
-    assert [u.name for u in status.users] == ["move"]
-    assert status.reachable is None
-    assert backend(users=(replace(HOLDER, phase="Failed"),)).deletable

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from memferry.manifest.status import MigrationStatus
 from memferry_operator.actions import DeletePod, FlagNewerStatus, PatchJob
 from memferry_operator.brain import plan
-from support.simulated_cluster import World
+from support.simulated_cluster import App, World
 
 OFFLINE: dict[str, Any] = {}
 ONLINE = {"strategy": "Online", "monitoring": {"duration": "20s", "interval": "5s"}}
@@ -249,6 +251,20 @@ def test_newer_status_is_left_alone() -> None:
     assert plan(newer, w.now) == [FlagNewerStatus()]
 
 
+def test_namespace_that_ends_gives_back_and_ends_its_workers() -> None:
+    w = world("online-bound")
+    w.run(until=lambda: w.binding is not None and w.binding.mode == "Frozen")
+    w.ending = True
+    w.run()
+    assert w.binding is not None
+    assert (w.binding.mode, w.binding.active, w.binding.locked_by_uid) == ("Serving", "a", "")
+    assert not [job for job in w.jobs.values() if not job.ended]
+    assert w.finalizer, "it is not deleted yet"
+    w.deleting = True
+    w.run()
+    assert w.gone
+
+
 def test_silent_worker_is_replaced_and_counted_apart() -> None:
     w = world("offline")
     w.run(until=lambda: w.job("transfer") is not None)
@@ -278,3 +294,59 @@ def test_rehearsal_ends_where_it_is_asked_to(after: str, phases: int) -> None:
     assert len(w.status.history) == phases + 1
     assert w.binding is not None
     assert (w.binding.active, w.binding.revision) == ("a", 1)
+
+
+@pytest.mark.parametrize(
+    ("life", "step"),
+    [
+        *(("online-bound", step) for step in ("Freezing", "FinalPass", "Flipping", "Serving")),
+        *(("offline-bound", step) for step in ("Frozen", "FinalPass")),
+    ],
+)
+def test_journals_follow_who_ended_a_freeze_by_hand(life: str, step: str) -> None:
+    w = world(life, apps=[App("one")])
+
+    def frozen() -> bool:
+        traffic, binding = w.status.traffic, w.binding
+        return bool(traffic and binding and traffic.step == step and binding.mode == "Frozen")
+
+    w.run(until=frozen)
+    w.unfreeze()
+    assert w.binding is not None
+    revision = w.binding.revision
+    w.run(until=lambda: w.status.traffic is not None and w.status.traffic.step == "Settled")
+    assert w.binding.active == "a"
+    assert w.journal == {"revision": w.binding.revision, "mode": "Serving", "active": "a"}
+    assert w.binding.revision >= revision
+    w.run()
+    if life == "offline-bound":  # What was copied is no longer all there is: a person begins again.
+        w.edit(retryToken="1")
+        w.run()
+    assert w.status.phase == "Succeeded"
+    assert (w.binding.active, w.journal["active"]) == ("b", "b")
+
+
+def test_a_return_waits_for_its_journals_and_goes_beyond_one_that_has_gone_on() -> None:
+    w = world("online-bound", apps=[App("one")])
+    w.run(until=lambda: w.status.traffic is not None and w.status.traffic.step == "Flipping")
+    w.journal = {"revision": 40, "mode": "Frozen", "active": "b"}
+    w.edit(operation="Abort", operationToken="1")
+    w.run()
+    assert w.binding is not None
+    assert (w.status.phase, w.binding.active, w.binding.mode) == ("Aborted", "a", "Serving")
+    assert w.journal == {"revision": w.binding.revision, "mode": "Serving", "active": "a"}
+    assert w.binding.revision > 40
+
+
+def test_a_status_is_not_rebuilt_before_the_binding_has_its_own() -> None:
+    w = world("offline-bound")
+    w.run()
+    assert w.binding is not None
+    whole, w.status = w.binding, MigrationStatus()
+    w.binding = dataclasses.replace(whole, active="", revision=0)
+    for _ in range(3):
+        w.reconcile()
+    assert w.status.phase is None
+    w.binding = whole
+    w.run()
+    assert w.status.phase == "Succeeded"

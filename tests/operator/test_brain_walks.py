@@ -50,6 +50,7 @@ class Walk:
             (1, lambda: self.edit("operation", pick(["Abort", "SwitchBack", "SwitchBack"]))),
             (2, lambda: self.edit("retryToken", None)),
             (1, self.status_is_lost),
+            (1, self.world.unfreeze),
             (1, self.delete),
         ]
 

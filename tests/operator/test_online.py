@@ -3,31 +3,32 @@
 from __future__ import annotations
 
 import copy
-import json
-import os
-import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-import memferry
+from support import operating
+from support.bound import Application
+from support.checker import read_embedded
 from support.hybrid import ordinary
 from support.operating import Life, Operator, embedded, resource
 from support.stores import EmbeddedPlace
 from testbed.kubernetes.api_tier import ApiTier
 from testbed.kubernetes.local_kubelet import LocalKubelet
-from testbed.process import ManagedProcess
+from testbed.neo4j import Neo4jServer
+from testbed.qdrant import QdrantServer
 from testbed.wait import until
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "application_in_cluster.py"
 ONLINE: dict[str, Any] = {
     "strategy": "Online",
     "transfer": {"shards": 1},
     "cutover": {"bindingRef": {"name": "memory"}},
-    "monitoring": {"duration": "1m", "interval": "5s"},
+    "monitoring": {"duration": "1h", "interval": "5s"},
 }
+Texts = dict[str, str | None]
 
 
 @pytest.fixture
@@ -40,27 +41,12 @@ def claims(tier: ApiTier, namespace: str, tmp_path: Path) -> Iterator[Path]:
         yield folder
 
 
-class Application:
-    """The example application, as a process outside of the cluster."""
+@dataclass
+class Memory:
+    """The MemoryBinding `memory`."""
 
-    def __init__(self, tier: ApiTier, namespace: str, claims: Path, log: Path) -> None:
-        arguments = ["memory", "--namespace", namespace, "--pod", "app", "--interval-secs", "0.05"]
-        self.log = log
-        self.process = ManagedProcess(
-            "application",
-            [sys.executable, str(EXAMPLE), *arguments, "--kubeconfig", str(tier.kubeconfig), "--lease-secs", "6"],
-            log_path=log,
-            ready=lambda: '"connected"' in self.process.log_since_start(),
-            ready_deadline_secs=60,
-            env={"MEMFERRY_CLAIMS": str(claims)},
-        )
-
-    def lines(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
-
-    def written(self) -> list[dict[str, Any]]:
-        """Every write that was acknowledged."""
-        return [line for line in self.lines() if line["event"] == "written"]
+    kubeconfig: Path
+    binding: str = "memory"
 
 
 @pytest.fixture
@@ -73,74 +59,98 @@ def application(
     life.client.until(
         "MemoryBinding", "memory", lambda b: b.get("status", {}).get("active") == "file", namespace=namespace
     )
-    app = Application(tier, namespace, claims, tmp_path / "application.log")
-    app.process.start()
-    until(app.written, what="a write", deadline_secs=60)
-    yield app
-    app.process.kill9()
+    chosen = {"namespace": namespace, "interval-secs": 0.02, "lease-secs": 6, "freeze-wait-secs": 30}
+    env = {"MEMFERRY_CLAIMS": str(claims)}
+    with Application(Memory(tier.kubeconfig), tmp_path, "app", env=env, **chosen) as app:
+        app.goes_on()
+        yield app
 
 
-def switch(life: Life, spec: dict[str, Any]) -> dict[str, Any]:
-    """Runs a migration until the target serves."""
-    life.apply("file", "other", **spec)
+def switch(life: Life, application: Application, target: str, spec: dict[str, Any]) -> dict[str, Any]:
+    """Runs a migration until the target serves and the application writes there."""
+    spec = copy.deepcopy(spec)
+    life.apply("file", target, **spec)
     asked = life.until("TrafficSwitch", reason="ApprovalRequired", secs=300)
-    cutover = spec["cutover"]
-    cutover["approve"] = asked["approval"]["token"]
-    life.apply("file", "other", **spec)
-    return life.until("Monitoring", secs=120)
+    spec["cutover"]["approve"] = asked["approval"]["token"]
+    life.apply("file", target, **spec)
+    status = life.until("Monitoring", secs=120)
+    assert status["traffic"]["active"] == target
+    on(application, target)
+    return status
 
 
-def ids(path: Path) -> set[str]:
-    with memferry.open(str(path)) as store:
-        return {record.id for record in store.list(kind="memory")}
-
-
-@pytest.mark.timeout(600)
-def test_no_write_is_lost(
-    life: Life, claims: Path, application: Application, record_property: Callable[[str, object], None]
-) -> None:
-    status = switch(life, copy.deepcopy(ONLINE))
-    assert status["traffic"]["active"] == "other"
-    until(lambda: [w for w in application.written() if w["active"] == "other"], what="a write there", deadline_secs=60)
-    os.kill(application.process.pid, 15)
-    application.process.wait(deadline_secs=60)
-    written = application.written()
-    lost = {w["id"] for w in written} - ids(claims / "dst" / "agents.db")
-    record_property("write freeze millis", status["traffic"]["writeFreezeMillis"])
-    record_property("longest write millis", max(w["millis"] for w in written))
-    assert not lost
-    assert len({w["active"] for w in written}) == 2
-
-
-@pytest.mark.timeout(600)
-def test_switch_back_carries_the_writes_home(
-    life: Life, claims: Path, application: Application, record_property: Callable[[str, object], None]
-) -> None:
-    spec = copy.deepcopy(ONLINE) | {"monitoring": {"duration": "1h", "interval": "5s"}}
-    switch(life, spec)
-    until(lambda: [w for w in application.written() if w["active"] == "other"], what="a write there", deadline_secs=60)
-    life.apply("file", "other", **spec, operation="SwitchBack", operationToken="1")
+def switch_back(life: Life, application: Application, target: str, spec: dict[str, Any]) -> dict[str, Any]:
+    """Asks for the way home and waits until the application writes there."""
+    life.apply("file", target, **spec, operation="SwitchBack", operationToken="1")
     status = life.until("SwitchedBack", secs=300)
     assert status["traffic"]["active"] == "file"
-    before = len(application.written())
-    until(lambda: len(application.written()) > before, what="a write at home", deadline_secs=60)
-    os.kill(application.process.pid, 15)
-    application.process.wait(deadline_secs=30)
-    written = application.written()
-    record_property("write freeze millis, back", status["traffic"]["writeFreezeMillis"])
-    assert [w["active"] for w in written][-1] == "file"
-    assert "other" in {w["active"] for w in written}
-    assert not {w["id"] for w in written} - ids(claims / "src" / "agents.db")
+    on(application, "file")
+    return status
+
+
+def on(application: Application, side: str) -> None:
+    """Waits until the newest acknowledged write is on this side, and goes on."""
+    until(lambda: application.lines("written")[-1]["active"] == side, what=f"a write to {side}", deadline_secs=60)
+    application.goes_on()
+
+
+def texts(path: Path) -> Texts:
+    """Memories of an embedded store, read without memferry."""
+    records = read_embedded(path).records
+    return {key: fields["content"] for (kind, key), fields in records.items() if kind == "memory"}
+
+
+def graph_texts(neo4j: Neo4jServer) -> Texts:
+    """Memories of a graph, read without memferry."""
+    text = "MATCH (n:MemferryMemory) RETURN coalesce(n.full_id, n.id), n.content"
+    with neo4j.driver() as driver, driver.session(database="neo4j") as session:
+        return {row[0]: row[1] for row in session.run(text).values()}
+
+
+def lost(acknowledged: set[str], found: Texts) -> set[str]:
+    """Acknowledged writes that are not there as they were written."""
+    return {one for one in acknowledged if found.get(one) != f"note {int(one.split('-')[1])} of app"}
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("rounds", [1, pytest.param(10, marks=pytest.mark.slow_cluster)])
+def test_no_write_is_lost_there_and_back(
+    rounds: int,
+    life: Life,
+    claims: Path,
+    application: Application,
+    empty_neo4j: Neo4jServer,
+    qdrant_server: QdrantServer,
+    qdrant_prefix: str,
+    record_property: Callable[[str, object], None],
+) -> None:
+    life.client.apply_all(
+        operating.hybrid("hybrid", empty_neo4j, qdrant_server, qdrant_prefix), namespace=life.namespace
+    )
+    told = []
+    for _ in range(rounds):
+        told.append(switch(life, application, "hybrid", ONLINE))
+        acknowledged = application.acknowledged()
+        assert not lost(acknowledged, graph_texts(empty_neo4j))
+        told.append(switch_back(life, application, "hybrid", ONLINE))
+        acknowledged = application.acknowledged()
+        assert not lost(acknowledged, texts(claims / "src" / "agents.db"))
+        life.client.delete("MemoryMigration", "m", namespace=life.namespace)
+        life.client.until_gone("MemoryMigration", "m", namespace=life.namespace)
+    application.process.stop()
+    missing = lost(application.acknowledged(), texts(claims / "src" / "agents.db"))
+    seen = application.switches()
+    assert len(seen) == len(told) == 2 * rounds
+    for secs, status in zip(seen, told, strict=True):
+        record_property("switch", (secs, status["traffic"]["writeFreezeMillis"] / 1000))
+    record_property("lost writes", len(missing))
+    assert not missing
 
 
 @pytest.mark.timeout(600)
 def test_offline_freezes_for_the_whole_copy(life: Life, claims: Path, application: Application) -> None:
-    spec = copy.deepcopy(ONLINE) | {"strategy": "Offline"}
-    status = switch(life, spec)
+    status = switch(life, application, "other", ONLINE | {"strategy": "Offline"})
     assert status["validation"]["missing"] == status["validation"]["different"] == 0
-    until(lambda: [w for w in application.written() if w["active"] == "other"], what="a write there", deadline_secs=60)
-    os.kill(application.process.pid, 15)
-    application.process.wait(deadline_secs=30)
-    written = application.written()
-    assert max(w["millis"] for w in written) > 1000, "a write has waited"
-    assert not {w["id"] for w in written} - ids(claims / "dst" / "agents.db")
+    application.process.stop()
+    assert max(line["millis"] for line in application.lines("written")) > 1000, "a write has waited"
+    assert not lost(application.acknowledged(), texts(claims / "dst" / "agents.db"))

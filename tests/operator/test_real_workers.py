@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from support import operating
 from support.hybrid import ordinary
-from support.operating import Life, Operator, embedded, resource
+from support.operating import Life, Operator, embedded, secret
 from support.stores import EmbeddedPlace
 from testbed.kubernetes.api_tier import ApiTier
 from testbed.kubernetes.local_kubelet import LocalKubelet
@@ -31,39 +31,12 @@ def kubelet(tier: ApiTier, namespace: str, tmp_path: Path) -> Iterator[LocalKube
         yield kubelet
 
 
-def secret(name: str, key: str, text: str) -> dict[str, Any]:
-    data = {key: b64encode(text.encode()).decode()}
-    return {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "data": data}
-
-
-def neo4j(name: str, server: Neo4jServer) -> dict[str, Any]:
-    password = {"secretRef": {"name": "neo4j", "key": "password"}}
-    return resource(
-        "MemoryBackend", name, {"backend": "neo4j", "address": f"127.0.0.1:{server.port}", "password": password}
-    )
-
-
-def qdrant(name: str, server: QdrantServer, prefix: str) -> dict[str, Any]:
-    spec = {
-        "backend": "qdrant",
-        "address": f"{server.host}:{server.port}",
-        "collection": f"{prefix}m",
-        "distance": "dot",
-    }
-    return resource("MemoryBackend", name, spec)
-
-
 @pytest.fixture
 def hybrid(life: Life, empty_neo4j: Neo4jServer, qdrant_server: QdrantServer, qdrant_prefix: str) -> None:
     """The MemoryBackend `hybrid` over both servers."""
-    refs = {"graphRef": {"name": "graph"}, "vectorsRef": {"name": "vectors"}}
-    made = [
-        secret("neo4j", "password", empty_neo4j.password),
-        neo4j("graph", empty_neo4j),
-        qdrant("vectors", qdrant_server, qdrant_prefix),
-        resource("MemoryBackend", "hybrid", {"backend": "hybrid", **refs}),
-    ]
-    life.client.apply_all(made, namespace=life.namespace)
+    life.client.apply_all(
+        operating.hybrid("hybrid", empty_neo4j, qdrant_server, qdrant_prefix), namespace=life.namespace
+    )
 
 
 def proven(life: Life, secs: float = 110) -> dict[str, Any]:

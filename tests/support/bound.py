@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -14,7 +16,7 @@ from support.fake_api import FakeApi, binding_status, kubeconfig, projection
 from testbed import wait
 from testbed.process import ManagedProcess
 
-__all__ = ["LEASE_SECS", "Application", "Switched", "World", "carry", "switch"]
+__all__ = ["LEASE_SECS", "Application", "Bound", "Switched", "World", "carry", "switch"]
 
 LEASE_SECS = 3
 
@@ -56,11 +58,20 @@ class Application:
     Args:
         world: Where its binding is.
         pod: What it says it is.
+        env: More variables.
         chosen: More options of its command line, or others.
     """
 
-    def __init__(self, world: Switched, folder: Path, pod: str = "pod", **chosen: object) -> None:
-        options = {
+    def __init__(
+        self,
+        world: Bound,
+        folder: Path,
+        pod: str = "pod",
+        *,
+        env: Mapping[str, str | None] | None = None,
+        **chosen: object,
+    ) -> None:
+        options: dict[str, object] = {
             "name": pod,
             "pod": pod,
             "kubeconfig": world.kubeconfig,
@@ -79,6 +90,7 @@ class Application:
             log_path=self.log,
             ready=lambda: '"event": "connected"' in self.process.log_since_start(),
             ready_deadline_secs=120,
+            env=env,
         )
 
     def __enter__(self) -> Self:
@@ -103,21 +115,33 @@ class Application:
         """Ids of writes that it was told are done."""
         return {line["id"] for line in self.lines("written")}
 
+    def switches(self) -> list[float]:
+        """Seconds from the last write that was acknowledged on one side to the first one on the other."""
+        pairs = pairwise(self.lines("written"))
+        return [later["at"] - before["at"] for before, later in pairs if later["active"] != before["active"]]
+
     def goes_on(self, writes: int = 3) -> None:
         """Waits until so many more writes are acknowledged."""
         wanted = len(self.lines("written")) + writes
         wait.until(lambda: len(self.lines("written")) >= wanted, what=f"{self.pod} goes on writing", deadline_secs=60)
 
 
-class Switched(Protocol):
-    """A binding that a test switches."""
+class Bound(Protocol):
+    """A binding and how clients reach it."""
 
-    binding: str
-    stores: dict[str, Path]
+    @property
+    def binding(self) -> str:
+        """Its name."""
 
     @property
     def kubeconfig(self) -> Path:
-        """How clients reach it."""
+        """Of a client."""
+
+
+class Switched(Bound, Protocol):
+    """A binding that a test switches."""
+
+    stores: dict[str, Path]
 
     def say(self, active: str, revision: int, mode: str = "Serving", **more: Any) -> None:
         """What the operator does: the status, then the Secret."""

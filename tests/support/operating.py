@@ -6,6 +6,8 @@ import json
 import os
 import re
 import sys
+from base64 import b64encode
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -14,10 +16,24 @@ import httpx
 
 from testbed.kubernetes.api_tier import ApiTier
 from testbed.kubernetes.client import KubernetesClient, KubernetesObject
+from testbed.neo4j import Neo4jServer
 from testbed.process import ManagedProcess
+from testbed.qdrant import QdrantServer
 from testbed.wait import until
 
-__all__ = ["Life", "Operator", "embedded", "migration", "resource", "server", "standin"]
+__all__ = [
+    "SWITCHED",
+    "Life",
+    "Operator",
+    "Strikes",
+    "embedded",
+    "hybrid",
+    "migration",
+    "resource",
+    "secret",
+    "server",
+    "standin",
+]
 
 HERE = Path(__file__).parent
 
@@ -59,6 +75,11 @@ class Operator:
         self.process.kill9()
         self.process.start()
 
+    def restart_ended(self) -> None:
+        """Starts it anew if it has ended, as its Deployment does."""
+        if not self.process.is_running:
+            self.process.start()
+
     @property
     def url(self) -> str:
         """Where health and metrics are."""
@@ -78,6 +99,18 @@ class Operator:
     def leads(self) -> None:
         """Waits until it does."""
         until(lambda: '"message": "leads"' in self.process.log_since_start(), what="a leader", deadline_secs=60)
+
+
+SWITCHED: dict[str, Any] = {
+    "strategy": "Online",
+    "cutover": {"bindingRef": {"name": "memory"}, "maxWriteFreeze": "60s", "ackTimeout": "30s"},
+    "monitoring": {"duration": "1s", "interval": "1s"},
+}
+"""A migration with the switch of the MemoryBinding `memory`, as quick as it goes."""
+
+
+Strikes = Callable[[], None]
+"""Counts a fault, in a test that has more than one."""
 
 
 class Life:
@@ -100,6 +133,43 @@ class Life:
         )
         status: dict[str, Any] = found["status"]
         return status
+
+    def until_step(self, *steps: str, secs: float = 60) -> dict[str, Any]:
+        """Waits until the switch is at one of these steps."""
+
+        def check(found: KubernetesObject) -> bool:
+            return (found.get("status", {}).get("traffic") or {}).get("step") in steps
+
+        found = self.client.until(
+            "MemoryMigration", "m", check, namespace=self.namespace, deadline_secs=secs, what=f"step {steps}"
+        )
+        status: dict[str, Any] = found["status"]
+        return status
+
+    def at_rest(self, active: str, *, revision: int = 0) -> None:
+        """Waits until nothing is frozen, nobody holds the binding, this side serves, and no worker runs."""
+        wanted = {"active": active, "mode": "Serving"} | ({"revision": revision} if revision else {})
+
+        def check(found: KubernetesObject) -> bool:
+            status = found["status"]
+            return "lockedBy" not in status and wanted.items() <= status.items()
+
+        self.client.until(
+            "MemoryBinding", "memory", check, namespace=self.namespace, what=f"the binding at rest on {active}"
+        )
+        until(lambda: not self.running(), what="no workers", deadline_secs=30)
+
+    def jobs_made(self) -> list[str]:
+        """Names of the Jobs that were ever made for the migration; those that probe its backends come and go."""
+        audit: list[str] = []
+        path = f"/apis/events.k8s.io/v1/namespaces/{self.namespace}/events"
+        for event in self.client.request("GET", path)["items"]:
+            regarding = event["regarding"]
+            if (event["reason"], regarding["kind"]) == ("SuccessfulCreate", "Job") and regarding["name"].startswith(
+                "m-"
+            ):
+                audit += [regarding["name"]] * (event.get("deprecatedCount") or 1)
+        return sorted(audit)
 
     def objects(self, kind: str) -> list[KubernetesObject]:
         return self.client.objects(kind, namespace=self.namespace, labels="memferry.dev/migration=m")
@@ -137,6 +207,26 @@ def embedded(name: str, claim: str) -> list[dict[str, Any]]:
     volume = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": claim}, "spec": wanted}
     spec = {"backend": "embedded", "claimName": claim, "path": "agents.db"}
     return [volume, resource("MemoryBackend", name, spec)]
+
+
+def secret(name: str, key: str, text: str) -> dict[str, Any]:
+    """A Secret of one key."""
+    data = {key: b64encode(text.encode()).decode()}
+    return {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "data": data}
+
+
+def hybrid(name: str, neo4j: Neo4jServer, qdrant: QdrantServer, prefix: str) -> list[dict[str, Any]]:
+    """A MemoryBackend over both servers, its halves and the Secret of the graph's password."""
+    password = {"secretRef": {"name": "neo4j", "key": "password"}}
+    graph = {"backend": "neo4j", "address": f"127.0.0.1:{neo4j.port}", "password": password}
+    vectors = {"backend": "qdrant", "address": f"{qdrant.host}:{qdrant.port}", "collection": f"{prefix}m"}
+    refs = {"graphRef": {"name": "graph"}, "vectorsRef": {"name": "vectors"}}
+    return [
+        secret("neo4j", "password", neo4j.password),
+        resource("MemoryBackend", "graph", graph),
+        resource("MemoryBackend", "vectors", {**vectors, "distance": "dot"}),
+        resource("MemoryBackend", name, {"backend": "hybrid", **refs}),
+    ]
 
 
 def migration(name: str, source: str = "a", target: str = "b", **spec: Any) -> dict[str, Any]:

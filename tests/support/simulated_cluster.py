@@ -89,6 +89,7 @@ class World:
     carried: set[str] = field(default_factory=set)
     log: list[Action] = field(default_factory=list)
     slot: bool = True
+    ending: bool = False
 
     def __post_init__(self) -> None:
         for name in ("a", "b"):
@@ -128,6 +129,7 @@ class World:
             results=self.results,
             command=self.command,
             slot=self.slot,
+            ending=self.ending,
         )
 
     def reconcile(self, stop: Callable[[int], bool] = lambda _: False) -> bool:
@@ -334,6 +336,20 @@ class World:
     def serving(self) -> str:
         return self.binding.active if self.binding else "a"
 
+    def unfreeze(self) -> None:
+        """Somebody ends a freeze past the operator: the side before it serves, and no journal says so."""
+        traffic, binding = self.status.traffic, self.binding
+        if binding is None or binding.mode == "Serving" or traffic is None:
+            return
+        self.binding = dataclasses.replace(
+            binding,
+            resource_version=str(int(binding.resource_version) + 1),
+            active="a" if traffic.direction == "Forward" else "b",
+            revision=max(binding.revision, traffic.revision) + 1,
+            mode="Serving",
+            frozen_until=None,
+        )
+
     def edit(self, **changes: Any) -> None:
         """The user changes the spec."""
         for key, value in changes.items():
@@ -367,6 +383,8 @@ class World:
             if self.binding:
                 assert self.binding.mode == "Serving", "frozen at rest"
                 assert self.binding.locked_by_uid == "", "the binding is still held"
+                told = any(isinstance(a, Emit) and a.reason == "JournalNotWritten" for a in self.log)
+                assert told or self.journal["active"] == self.binding.active, "the journals name another side"
         assert not self.lost(), f"lost: {self.lost()}"
 
     def run(

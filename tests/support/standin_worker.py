@@ -1,6 +1,8 @@
 """A worker that keeps the contract with the operator and moves nothing: quick, and it fails where a test wants it to.
 
-`STANDIN` names a JSON file that is read at every step: `{"plan": {"exit": 43}, "transfer": {"secs": 2}}`.
+`STANDIN` names a JSON file that is read at every step: `{"plan": {"exit": 43}, "transfer": {"secs": 2}}`. What is under
+`hold` does not end until it is no longer there; journals can be told apart: `{"Journal Frozen b": {"hold": true}}`. A
+key that begins with `NAME/` is for that migration alone.
 """
 
 from __future__ import annotations
@@ -60,7 +62,8 @@ class Cluster:
         self.request("PATCH", path, {"metadata": {"annotations": annotations}, "spec": spec})
 
     def result(self, verb: str, found: Any) -> None:
-        path = f"/api/v1/namespaces/{E['MEMFERRY_NAMESPACE']}/secrets/{E['MEMFERRY_MIGRATION']}-result"
+        secret = E.get("MEMFERRY_RESULT") or f"{E['MEMFERRY_MIGRATION']}-result"
+        path = f"/api/v1/namespaces/{E['MEMFERRY_NAMESPACE']}/secrets/{secret}"
         self.request("PATCH", path, {"data": {f"{verb}.json": b64encode(json.dumps(found).encode()).decode()}})
 
     def command(self) -> dict[str, Any] | None:
@@ -69,10 +72,11 @@ class Cluster:
         return json.loads(text) if text else None
 
 
-def asked(verb: str) -> dict[str, Any]:
+def asked(verb: str, more: str = "") -> dict[str, Any]:
     path = Path(E.get("STANDIN", "/nowhere"))
-    found: dict[str, Any] = json.loads(path.read_text()).get(verb, {}) if path.exists() else {}
-    return found
+    told: dict[str, dict[str, Any]] = json.loads(path.read_text()) if path.exists() else {}
+    keys = [key for one in (verb, f"{verb} {more}") for key in (one, f"{E.get('MEMFERRY_MIGRATION', '')}/{one}")]
+    return {name: value for key in keys for name, value in told.get(key, {}).items()}
 
 
 def stop(number: int, frame: FrameType | None) -> None:
@@ -82,6 +86,8 @@ def stop(number: int, frame: FrameType | None) -> None:
 def main() -> None:
     signal.signal(signal.SIGTERM, stop)
     verb, folder = sys.argv[2], Path(sys.argv[sys.argv.index("--folder") + 1])
+    if verb == "probe":
+        probe(Cluster())
     assert "MemoryMigration" in (folder / "migration.yaml").read_text()
     cluster, name, wanted = Cluster(), E["MEMFERRY_MIGRATION"], asked(verb)
     if verb == "switch":
@@ -94,7 +100,7 @@ def main() -> None:
         moved = moved if wanted.get("silent") else now()
         numbers = {"read": read, "written": read, "quarantined": 0, "recordsPerSecond": 100.0, "progressedAt": moved}
         cluster.lease(lease, progress={"attempt": int(E["MEMFERRY_ATTEMPT"]), "phase": verb, **numbers})
-        if not left and not wanted.get("silent"):
+        if not left and not wanted.get("silent") and not asked(verb).get("hold"):
             break
         time.sleep(min(0.5, left or 0.5))
     code = asked(verb).get("exit", 0)
@@ -111,26 +117,38 @@ RESULTS: dict[str, dict[str, Any]] = {
 }
 
 
+def probe(cluster: Cluster) -> None:
+    """Says what it is asked to; knows of the journals that stand-ins of switches have written."""
+    wanted = asked("probe")
+    time.sleep(wanted.get("secs", 0))
+    found = [json.loads(path.read_text()) for path in Path(E["STANDIN"]).parent.glob("*.journal")]
+    newest = max(found, key=lambda entry: entry["revision"], default=None)
+    read = {name: {"since": since, "journal": newest} for name, since in json.loads(E["MEMFERRY_JOURNALS"]).items()}
+    told = {"reachable": True, "identity": E["MEMFERRY_RESULT"], "records": RECORDS, **wanted.get("result", {})}
+    cluster.result("probe", {"probe": E["MEMFERRY_PROBE"], "journals": read, **told})
+    sys.exit(wanted.get("exit", 0))
+
+
 def switch(cluster: Cluster, name: str) -> None:
     """Answers commands; its journal is a file."""
     journal, answered, passes = Path(E["STANDIN"]).with_name(f"{name}.journal"), -1, 0
     while True:
         command = cluster.command()
         notes: dict[str, Any] = {}
-        if command and (command["sequence"] > answered or command["verb"] == "Pass"):
+        wanted = asked(command["verb"], f"{command.get('mode')} {command.get('active')}") if command else {}
+        if command and (command["sequence"] > answered or command["verb"] == "Pass") and not wanted.get("hold"):
             passes += 1
             notes["answer"] = {
-                **act(command, journal, passes),
+                **act(command, journal, passes, wanted),
                 "sequence": command["sequence"],
                 "verb": command["verb"],
             }
             answered = command["sequence"]
         cluster.lease(f"{name}-switch", **notes)
-        time.sleep(0.2)
+        time.sleep(0.1)
 
 
-def act(command: dict[str, Any], journal: Path, passes: int) -> dict[str, Any]:
-    wanted = asked(command["verb"])
+def act(command: dict[str, Any], journal: Path, passes: int, wanted: dict[str, Any]) -> dict[str, Any]:
     if wanted.get("fail"):
         return {"outcome": "Failed", "error": {"code": wanted["fail"], "message": "asked to fail"}}
     if command["verb"] == "Journal":

@@ -88,7 +88,7 @@ class Job:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(value, "utf-8")
 
-    def _write(self) -> None:
+    def write(self) -> None:
         folder = self.root / "folder"
         folder.mkdir(parents=True, exist_ok=True)
         ends = {side: {"backendRef": {"name": name}} for side, name in (("source", "a"), ("target", "b"))}
@@ -122,7 +122,7 @@ class Job:
     @contextmanager
     def begun(self, verb: str, shard: int = 0, **more: str) -> Iterator[Begun]:
         """A worker at work; killed at the end of the block, if it is still there."""
-        self._write()
+        self.write()
         # Errors go to a file: nobody reads a pipe of a worker that is left to itself.
         with (self.root / f"{verb}-{shard}.err").open("w+") as errors:
             process = subprocess.Popen(
@@ -141,7 +141,7 @@ class Job:
 
     def run(self, verb: str, shard: int = 0, **more: str) -> Ended:
         """Runs a worker to its end, in this process."""
-        self._write()
+        self.write()
         began, before = time.monotonic(), {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(planning, "ROWS_PER_RANGE", 60)

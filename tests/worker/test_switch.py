@@ -154,6 +154,16 @@ def test_the_journal_stands_in_both_stores_and_only_goes_on(copied: Job) -> None
         assert later.failed("Pass", direction="Forward") == "journal"
 
 
+@pytest.mark.parametrize("kind", ["embedded", "qdrant", "hybrid"])
+def test_the_journal_stands_in_a_target_that_nothing_was_planned_for(kind: str, make_job: MakeJob) -> None:
+    entry = {"revision": 2, "mode": "Frozen", "active": "a", "frozenUntil": None, "lockedBy": "u"}
+    job = make_job(kind, records=2, **ONLINE)
+    job.write()
+    with driving(job) as driver:
+        told = driver.done("Journal", **entry)
+        assert (told["journal"], told["kept"]) == (entry, {"source": "store", "target": "store"})
+
+
 def test_the_journal_of_a_source_that_takes_nothing_of_ours_is_kept_beside_it(make_job: MakeJob) -> None:
     job = make_job("embedded", records=2, **ONLINE)
     file = job.claims / "src" / "memory.json"

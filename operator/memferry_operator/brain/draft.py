@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from memferry.manifest import Migration
-from memferry.manifest.status import Condition, History, MigrationStatus, Phase, StallReason, TrafficStatus
+from memferry.manifest.status import History, MigrationStatus, Phase, StallReason, TrafficStatus
 from memferry_operator.actions import Action, AddFinalizer, Emit, FlagNewerStatus, WakeAt, WriteStatus
 from memferry_operator.brain import times
-from memferry_operator.observed import Observed, Pod
+from memferry_operator.brain.conditions import Status, with_condition
+from memferry_operator.observed import TERMINAL, Observed, Pod
 from memferry_operator.reasons import Reason
 
 __all__ = ["TERMINAL", "Draft"]
 
-TERMINAL: Final = frozenset({"Succeeded", "Failed", "Aborted", "SwitchedBack"})
 _HISTORY: Final = 32
 _MESSAGE: Final = 1024
 _FREE: Final = (WakeAt, Emit, AddFinalizer, FlagNewerStatus)
@@ -114,22 +114,10 @@ class Draft:
         """Why it is stalled, by the status as it stands."""
         return StallReason(self.status.reason) if self.status.reason in set(StallReason) else None
 
-    def condition(self, kind: str, status: Literal["True", "False", "Unknown"], reason: str, message: str = "") -> None:
+    def condition(self, kind: str, status: Status, reason: str, message: str = "") -> None:
         """Sets a condition; its time moves only when its status does."""
-        old = next((c for c in self.status.conditions if c.type == kind), None)
-        changed = old is None or old.status != status
-        new = Condition.model_validate(
-            {
-                "type": kind,
-                "status": status,
-                "reason": reason,
-                "message": message[:_MESSAGE],
-                "observedGeneration": self.observed.generation,
-                "lastTransitionTime": times.text(self.now) if changed or old is None else old.last_transition_time,
-            },
-        )
-        others = [c for c in self.status.conditions if c.type != kind]
-        self.update(conditions=tuple(sorted([*others, new], key=lambda c: c.type)))
+        conditions, generation = self.status.conditions, self.observed.generation
+        self.update(conditions=with_condition(conditions, self.now, generation, kind, status, reason, message))
 
     def is_true(self, kind: str) -> bool:
         """Whether a condition is True."""

@@ -46,7 +46,8 @@ def held(draft: Draft) -> bool:
     if draft.traffic.step != "Frozen":
         return False
     _extend(draft)
-    return True
+    # Someone else may have ended the freeze.
+    return draft.traffic.step == "Frozen"
 
 
 def _given_back(draft: Draft) -> None:

@@ -53,4 +53,6 @@ def failure(draft: Draft, job: Job) -> tuple[StallReason, str]:
     if DATA in exits:
         data = {"verify": StallReason.VALIDATION_FAILED, "retire": StallReason.RETIRE_REFUSED}
         return data.get(job.role, StallReason.RECORDS_REFUSED), text or "see `memferry quarantine list` and the log"
-    return StallReason.BACKEND_UNAVAILABLE, f"{job.name}: its pods failed more often than is tried again; {job.message}"
+    away = [f"MemoryBackend {name}: {why}" for name, why in sorted(draft.observed.unreachable.items())]
+    text = f"{job.name}: its pods failed more often than is tried again; {'; '.join(away) or job.message}"
+    return StallReason.BACKEND_UNAVAILABLE, text

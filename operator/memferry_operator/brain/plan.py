@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from memferry.manifest.status import Phase, StallReason
@@ -35,6 +35,7 @@ _STEPS: Final[Mapping[Phase, Callable[[Draft], None]]] = {
     "Aborted": rest.terminal,
     "SwitchedBack": rest.terminal,
 }
+_LOOK_AGAIN: Final = timedelta(seconds=5)
 _MOST_PHASES: Final = 12
 """A round goes through no more phases than there are."""
 
@@ -54,7 +55,7 @@ def plan(observed: Observed, now: datetime) -> list[Action]:
     if observed.newer_status:
         draft.act(FlagNewerStatus())
         return draft.finish()
-    if observed.deleting:
+    if observed.deleting or observed.ending:
         rest.deletion(draft)
         return draft.finish()
     draft.update(observed_generation=observed.generation)
@@ -64,6 +65,9 @@ def plan(observed: Observed, now: datetime) -> list[Action]:
     if not observed.finalizer and draft.status.phase not in TERMINAL:
         return [AddFinalizer()]
     if draft.status.phase is None:
+        if rebuild.waits(draft):
+            draft.wake(_LOOK_AGAIN)
+            return draft.finish()
         rebuild.rebuild(draft)
     commands.handle(draft)
     for _ in range(_MOST_PHASES):

@@ -8,7 +8,14 @@ from memferry_operator.brain.draft import Draft
 from memferry_operator.observed import BindingState
 from memferry_operator.reasons import Reason
 
-__all__ = ["rebuild"]
+__all__ = ["rebuild", "waits"]
+
+
+def waits(draft: Draft) -> bool:
+    """Whether it cannot be told yet how far a migration came: the binding's own status is being read back."""
+    observed = draft.observed
+    begun = bool(observed.jobs or observed.results)
+    return begun and observed.binding is not None and not observed.binding.active
 
 
 def rebuild(draft: Draft) -> None:

@@ -31,10 +31,15 @@ def terminal(draft: Draft) -> None:
 
 
 def deletion(draft: Draft) -> None:
-    """Deleting the resource is an abort: the side that serves goes on serving, no data is touched."""
+    """Deleting the resource is an abort: the side that serves goes on serving, no data is touched.
+
+    A namespace that ends deletes its pods before anything else, and a Job keeps its last pod until it has made another
+    one, which it cannot: so the Jobs go first.
+    """
     if not draft.observed.finalizer:
         return
-    if (draft.observed.spec is None or _rested(draft)) and not any(not j.ended for j in draft.observed.jobs):
+    rested = draft.observed.spec is None or _rested(draft)
+    if rested and draft.observed.deleting and all(j.ended for j in draft.observed.jobs):
         draft.act(RemoveFinalizer())
 
 

@@ -58,6 +58,8 @@ def _complete(draft: Draft) -> bool:
     missing = [name for name in wanted if name not in found]
     if missing:
         draft.stall(StallReason.BACKEND_MISSING, f"there is no MemoryBackend {', '.join(missing)}")
+    elif away := _away(draft):
+        draft.stall(StallReason.BACKEND_UNAVAILABLE, away)
     elif not draft.observed.mapping:
         draft.stall(StallReason.MAPPING_MISSING, "the ConfigMap of spec.mapping, or its key, is not there")
     elif draft.spec.cutover.binding_ref and draft.observed.binding is None:
@@ -66,6 +68,11 @@ def _complete(draft: Draft) -> bool:
         return True
     draft.wake(_LOOK_AGAIN)
     return False
+
+
+def _away(draft: Draft) -> str:
+    """Stores that were not reached, as the probes of their MemoryBackends say; looked at again without being asked."""
+    return "; ".join(f"MemoryBackend {name}: {why}" for name, why in sorted(draft.observed.unreachable.items()))
 
 
 def _binding_free(draft: Draft) -> bool:

@@ -37,6 +37,8 @@ MOVING: Final = frozenset({"Freezing", "FinalPass", "Flipping", "Serving", "Retu
 _LIVE: Final = timedelta(seconds=20)
 _POLL: Final = timedelta(seconds=1)
 _SKEW: Final = timedelta(seconds=5)
+_JOURNAL_WAIT: Final = timedelta(minutes=5)
+"""How long a return is not over while its journals are not written; the application is served all the while."""
 
 
 def home(draft: Draft) -> str:
@@ -85,7 +87,7 @@ def answer(draft: Draft) -> Answer | None:
     send(draft)
     lease = draft.observed.leases.get(names.lease(draft.observed.name, "switch"))
     found = lease.answer if lease else None
-    return found if found and found.sequence == draft.traffic.sequence else None
+    return found if found and (found.sequence, found.verb) == (draft.traffic.sequence, draft.traffic.command) else None
 
 
 def alive(draft: Draft) -> bool:
@@ -132,9 +134,15 @@ def begin_return(draft: Draft, why: str) -> None:
     """The side that served before serves again."""
     binding = draft.observed.binding
     revision = max(draft.traffic.revision, binding.revision if binding else 0) + 1
-    order(draft, "Journal", step="Returning", revision=revision, mode="Serving", active=home(draft), frozen_until=None)
+    _return_to(draft, home(draft), revision)
     draft.act(Emit("Warning", "Returning", f"{home(draft)} serves again: {why}"))
     draft.condition("TrafficSwitched", "False", "Returned", why)
+
+
+def _return_to(draft: Draft, side: str, revision: int) -> None:
+    at = times.text(draft.now)
+    changes = {"revision": revision, "mode": "Serving", "active": side, "frozen_until": None, "returned_at": at}
+    order(draft, "Journal", step="Returning", **changes)
 
 
 def drive(draft: Draft, binding: BindingState) -> None:
@@ -259,25 +267,43 @@ def _serving(draft: Draft, binding: BindingState, said: Answer | None) -> None:
 
 
 def _returning(draft: Draft, binding: BindingState) -> None:
-    """The binding first, at once: it never spoke of the other side as serving. The journal follows."""
-    if _shown(draft, binding):
-        returns, at = draft.traffic.returns + 1, times.text(draft.now)
-        draft.update_traffic(step="Settled", returns=returns, returned_at=at, frozen_until=None)
-    send(draft)
+    """The binding first, at once: it never spoke of the other side as serving. The journals follow, and are waited for.
+
+    A journal that has gone on is read, and what stands there is gone beyond.
+    """
+    shown, said = _shown(draft, binding), answer(draft)
+    if said is not None and said.verb == "ReadJournal" and said.done:
+        stands = int((said.body.get("journal") or {}).get("revision") or 0)
+        order(draft, "Journal", revision=max(stands, draft.traffic.revision, binding.revision) + 1)
+        return
+    if said is not None and not said.done and said.code == "journal":
+        order(draft, "ReadJournal")
+        return
+    written = said is not None and (said.done or _kept(draft, said))
+    if not shown or not (written or _nobody_writes(draft)):
+        return
+    if not written:
+        text = f"no journal in a store says that {draft.traffic.active} serves, revision {draft.traffic.revision}"
+        draft.act(Emit("Warning", "JournalNotWritten", f"{text}; until the next switch only the MemoryBinding does"))
+    draft.update_traffic(step="Settled", returns=draft.traffic.returns + 1, frozen_until=None)
+
+
+def _kept(draft: Draft, said: Answer) -> bool:
+    """Whether the side that serves again has it: whoever reads all journals goes by the newest."""
+    side = "source" if draft.traffic.active == draft.source else "target"
+    return side in (said.body.get("kept") or {})
+
+
+def _nobody_writes(draft: Draft) -> bool:
+    """Whether there is no worker to write the journals, or there was one for long enough."""
+    job, since = draft.observed.job("switch", draft.status.attempt), times.instant(draft.traffic.returned_at)
+    return job is None or job.ended or job.deleting or since is None or draft.now > since + _JOURNAL_WAIT
 
 
 def _overtaken(draft: Draft, binding: BindingState) -> None:
-    """Someone else raised the revision (`memferry binding unfreeze`): what the binding says, holds."""
-    draft.update_traffic(
-        step="Settled",
-        revision=binding.revision,
-        mode=binding.mode,
-        active=binding.active,
-        command="",
-        returns=draft.traffic.returns + 1,
-        returned_at=times.text(draft.now),
-        frozen_until=None,
-    )
+    """Someone else raised the revision: what the binding says, holds, and the journals are brought to it."""
     draft.act(Emit("Warning", "Overtaken", f"the binding was changed by someone else, revision {binding.revision}"))
     if binding.mode == "Frozen":
         begin_return(draft, "the binding was left frozen by someone else")
+    else:
+        _return_to(draft, binding.active, binding.revision)

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import uuid
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 
 from memferry.manifest.status import StallReason
 from memferry_operator import names
@@ -30,7 +30,6 @@ from memferry_operator.actions import (
 from memferry_operator.brain import times
 from memferry_operator.hands.api import OURS, Api, ApiError, path
 from memferry_operator.hands.observe import Seen
-from memferry_operator.names import GROUP, VERSION
 from memferry_operator.objects import owned, pods
 from memferry_operator.settings import Settings
 
@@ -63,7 +62,7 @@ class Hands:
                 left = [f for f in seen.raw["metadata"].get("finalizers", []) if f != names.FINALIZER]
                 await self._finalizers(seen, left)
             case WriteStatus():
-                await self._put_status("memorymigrations", seen.raw, action.status.to_json())
+                await self._api.put_status("memorymigrations", seen.raw, action.status.to_json())
             case FlagNewerStatus():
                 await self._flag(seen)
             case Emit():
@@ -97,13 +96,6 @@ class Hands:
         where = f"{OURS}/namespaces/{seen.observed.namespace}/memorymigrations/{seen.observed.name}"
         await self._api.merge(where, {"metadata": meta})
 
-    async def _put_status(self, plural: str, raw: Any, status: dict[str, Any]) -> None:
-        """One writer, by compare-and-swap."""
-        meta = {key: raw["metadata"][key] for key in ("name", "namespace", "uid", "resourceVersion")}
-        body = {"apiVersion": f"{GROUP}/{VERSION}", "kind": raw["kind"], "metadata": meta, "spec": raw["spec"]}
-        where = f"{OURS}/namespaces/{meta['namespace']}/{plural}/{meta['name']}/status"
-        await self._api.request("PUT", where, {**body, "status": status}, params={"fieldManager": names.MANAGER})
-
     async def _flag(self, seen: Seen) -> None:
         """Only a condition is added; what the newer operator wrote stays to the letter."""
         status = dict(seen.raw["status"])
@@ -119,7 +111,7 @@ class Hands:
             "lastTransitionTime": times.text(datetime.now(UTC)),
         }
         status["conditions"] = [*(c for c in old if c.get("type") != "Stalled"), stalled]
-        await self._put_status("memorymigrations", seen.raw, status)
+        await self._api.put_status("memorymigrations", seen.raw, status)
 
     async def _emit(self, action: Emit, seen: Seen) -> None:
         """An Event that cannot be written stops nothing."""
@@ -189,4 +181,4 @@ class Hands:
             status["frozenUntil"] = times.text(action.frozen_until)
         if action.locked:
             status["lockedBy"] = {"uid": seen.observed.uid, "name": seen.observed.name}
-        await self._put_status("memorybindings", seen.raw_binding, status)
+        await self._api.put_status("memorybindings", seen.raw_binding, status)

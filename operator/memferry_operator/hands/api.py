@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
+import os
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
@@ -32,17 +33,23 @@ class ApiError(Exception):
 
     Attributes:
         status: HTTP status, 0 where there was no answer.
+        ending: Whether it was refused because the namespace is being deleted.
     """
 
-    def __init__(self, status: int, message: str) -> None:
+    def __init__(self, status: int, message: str, *, ending: bool = False) -> None:
         super().__init__(message)
-        self.status = status
+        self.status, self.ending = status, ending
 
 
 def login() -> kopf.ConnectionInfo:
     """Credentials of the pod, or of a kubeconfig; they expire, so that a rotated token is read again."""
     settings = kopf.OperatorSettings()
-    found = kopf.login_with_service_account(settings=settings) or kopf.login_with_kubeconfig(settings=settings)
+    host, port = os.environ.get("KUBERNETES_SERVICE_HOST", ""), os.environ.get("KUBERNETES_SERVICE_PORT", "443")
+    found = kopf.login_with_service_account(settings=settings)
+    if found is not None and host:
+        # kopf goes by a name; like other clients of a pod this one needs no DNS.
+        found = dataclasses.replace(found, server=f"https://{f'[{host}]' if ':' in host else host}:{port}")
+    found = found or kopf.login_with_kubeconfig(settings=settings)
     if found is None:
         raise kopf.LoginError("neither a service account nor a kubeconfig")
     return dataclasses.replace(found, expiration=datetime.now(UTC) + timedelta(seconds=_FRESH_SECS))
@@ -80,7 +87,7 @@ class Api:
         self._server = ""
         self._made = 0.0
         self._lock = asyncio.Lock()
-        self.heard_at = time.monotonic()
+        self.heard_at = float("-inf")
 
     async def close(self) -> None:
         """Ends the session."""
@@ -139,14 +146,17 @@ class Api:
             if response.status < 400:
                 found: dict[str, Any] = await response.json()
                 return found
-            message = (await response.text())[:2000]
+            message, said = (await response.text())[:2000], dict[str, Any]()
             with contextlib.suppress(aiohttp.ClientError, ValueError):
-                message = (await response.json()).get("message", message)
+                said = await response.json()
+                message = said.get("message", message)
             if response.status == 401:
                 await self._forget(session)
             if response.status in {401, 429} or response.status >= 500:
                 raise _AgainError(response.status, message, float(response.headers.get("Retry-After") or 0))
-            raise ApiError(response.status, message)
+            causes = (said.get("details") or {}).get("causes") or []
+            ending = any(cause.get("reason") == "NamespaceTerminating" for cause in causes)
+            raise ApiError(response.status, message, ending=ending)
 
     async def _fresh(self) -> aiohttp.ClientSession:
         async with self._lock:
@@ -191,6 +201,15 @@ class Api:
             if error.status != 409:
                 raise
 
+    async def ending(self, namespace: str) -> bool:
+        """Whether a namespace is being deleted: nothing can be made there; asked without a right to read it."""
+        body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"generateName": f"{MANAGER}-"}}
+        try:
+            await self.request("POST", path("v1", "configmaps", namespace), body, params={"dryRun": "All"})
+        except ApiError as error:
+            return error.ending
+        return False
+
     async def apply(self, where: str, body: Mapping[str, Any]) -> None:
         """Server-side apply, only for what the operator owns."""
         await self.request(
@@ -205,6 +224,19 @@ class Api:
         """A merge patch."""
         params = {"fieldManager": MANAGER}
         return await self.request("PATCH", where, body, params=params, content_type="application/merge-patch+json")
+
+    async def put_status(self, plural: str, found: Mapping[str, Any], status: Mapping[str, Any]) -> None:
+        """Writes the status of a resource of ours: one writer, by compare-and-swap.
+
+        Args:
+            plural: Its kind.
+            found: The resource as it was read; 409 where it is no longer so.
+            status: The whole status.
+        """
+        meta = {key: found["metadata"][key] for key in ("name", "namespace", "uid", "resourceVersion")}
+        body = {"apiVersion": f"{GROUP}/{VERSION}", "kind": found["kind"], "metadata": meta, "spec": found["spec"]}
+        where = f"{OURS}/namespaces/{meta['namespace']}/{plural}/{meta['name']}/status"
+        await self.request("PUT", where, {**body, "status": status}, params={"fieldManager": MANAGER})
 
     async def delete(self, where: str) -> None:
         """Deletes an object and what it owns; one that is gone is fine."""

@@ -1,4 +1,4 @@
-"""Looks at a MemoryBinding, and does what `memferry_operator.bindings` asks for."""
+"""Looks at a MemoryBinding, and does what `memferry_operator.binding` asks for."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import base64
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
@@ -15,25 +15,24 @@ from memferry.manifest.model import Binding
 from memferry.manifest.protocol import binding_secret_name
 from memferry.manifest.status import STATUS_VERSION, BindingStatus
 from memferry_operator import names
-from memferry_operator.bindings import (
-    RESTARTED_FOR,
+from memferry_operator.actions import AddFinalizer, FlagNewerStatus, RemoveFinalizer
+from memferry_operator.backend import Ask, answered
+from memferry_operator.binding import (
     BindingAction,
     BindingSeen,
-    FlagNewerBinding,
-    HoldBinding,
     Journal,
     ReadJournal,
-    ReleaseBinding,
     Restart,
-    User,
+    Unread,
     WriteBindingStatus,
     WriteSecret,
-    clients,
     plan_binding,
 )
+from memferry_operator.clients import RESTARTED_FOR, clients
 from memferry_operator.hands import read
 from memferry_operator.hands.api import OURS, Api, path
-from memferry_operator.names import GROUP, VERSION
+from memferry_operator.hands.backends import probed
+from memferry_operator.observed import User
 
 __all__ = ["Workloads", "binding_clients", "look_at_binding"]
 
@@ -74,22 +73,52 @@ async def binding_clients(api: Api, namespace: str, name: str, spec: Binding, st
     return clients(spec, pods, leases, datetime.now(UTC), there, status)
 
 
-async def look_at_binding(api: Api, namespace: str, name: str) -> bool:
-    """One look; whether the binding is there.
+async def look_at_binding(api: Api, namespace: str, name: str) -> dict[str, Ask] | None:
+    """One look; the MemoryBackends whose journal it waits for, None where there is no such binding.
 
     Raises:
         ApiError: Something could not be done; 409 where what was seen no longer stands.
     """
     raw = await api.get(f"{OURS}/namespaces/{namespace}/memorybindings/{name}")
     if raw is None:
-        return False
+        return None
     if problem := read.problem(Binding, raw.get("spec")):
         log.warning("a MemoryBinding cannot be read: %s", problem, extra={"namespace": namespace, "binding": name})
-        return True
+        return {}
     seen, texts = await _see(api, namespace, name, raw)
-    for action in plan_binding(seen, texts, datetime.now(UTC)):
-        await _do(api, namespace, raw, action)
-    return True
+    asked: dict[str, Ask] = {}
+    for action in await _planned(api, namespace, seen, texts):
+        if isinstance(action, ReadJournal):
+            asked[action.backend] = Ask(action.since, action.state_claim)
+        else:
+            await _do(api, namespace, raw, action)
+    return asked
+
+
+async def _planned(api: Api, namespace: str, seen: BindingSeen, texts: _Texts) -> list[BindingAction]:
+    """What is to be done, with the journals that probes have read meanwhile: one may lead to the next."""
+    while True:
+        actions = plan_binding(seen, texts, datetime.now(UTC))
+        found: dict[str, Journal | Unread | None] = {}
+        for action in actions:
+            if isinstance(action, ReadJournal) and action.backend not in seen.journals:
+                told = answered(await probed(api, namespace, action.backend), seen.name, action.since)
+                if told is not None:
+                    found[action.backend] = _journal(told)
+        if not found:
+            return actions
+        seen = replace(seen, journals={**seen.journals, **found})
+
+
+def _journal(told: _Object) -> Journal | Unread | None:
+    """What a probe said of a journal."""
+    if error := told.get("error"):
+        return Unread(f"{error.get('code')}: {error.get('message')}")
+    entry = told.get("journal")
+    if entry is None:
+        return None
+    mode: Literal["Serving", "Frozen"] = "Frozen" if entry["mode"] == "Frozen" else "Serving"
+    return Journal(str(entry["active"]), int(entry["revision"]), mode, entry.get("frozenUntil"))
 
 
 async def _see(api: Api, namespace: str, name: str, raw: _Object) -> tuple[BindingSeen, _Texts]:
@@ -115,7 +144,6 @@ async def _see(api: Api, namespace: str, name: str, raw: _Object) -> tuple[Bindi
         deleting="deletionTimestamp" in meta,
         finalizer=names.FINALIZER in meta.get("finalizers", []),
         backends=known,
-        journals=_journals(known, data),
         migrations=tuple(_user(one) for one in migrations if _names(one, name)),
         clients=expected,
         secret=None if secret is None else data,
@@ -134,21 +162,15 @@ def _names(migration: _Object, binding: str) -> bool:
 
 
 def _user(migration: _Object) -> User:
-    meta, phase = migration["metadata"], (migration.get("status") or {}).get("phase") or ""
-    return User("MemoryMigration", meta["name"], meta["uid"], phase, meta.get("creationTimestamp", ""))
-
-
-def _journals(known: Mapping[str, Backend], secret: Mapping[str, str]) -> dict[str, Journal | None]:
-    """What is known of changes made before this binding had a status: its Secret is never collected and says so.
-
-    In a cluster in which the Secret is not, the binding begins at `spec.initialBackendRef`.
-    """
-    journals: dict[str, Journal | None] = dict.fromkeys(known)
-    active, revision, mode = secret.get("active", ""), secret.get("revision", ""), secret.get("mode")
-    if active and revision.isdigit():
-        said = Journal(active, int(revision), "Frozen" if mode == "Frozen" else "Serving")
-        journals |= dict.fromkeys(known, said)
-    return journals
+    meta, spec = migration["metadata"], migration.get("spec") or {}
+    return User(
+        "MemoryMigration",
+        meta["name"],
+        meta["uid"],
+        (migration.get("status") or {}).get("phase") or "",
+        read.ends(spec),
+        (spec.get("transfer") or {}).get("stateClaimName") or "",
+    )
 
 
 async def _texts(api: Api, namespace: str, known: Mapping[str, Backend], active: str) -> _Texts:
@@ -175,20 +197,20 @@ async def _do(api: Api, namespace: str, raw: _Object, action: BindingAction) -> 
     meta = raw["metadata"]
     where = f"{OURS}/namespaces/{namespace}/memorybindings/{meta['name']}"
     match action:
-        case HoldBinding():
+        case AddFinalizer():
             await _finalizers(api, where, meta, [*meta.get("finalizers", []), names.FINALIZER])
-        case ReleaseBinding():
+        case RemoveFinalizer():
             left = [one for one in meta.get("finalizers", []) if one != names.FINALIZER]
             await _finalizers(api, where, meta, left)
         case WriteBindingStatus(status):
-            await _put(api, where, raw, status.to_json())
+            await api.put_status("memorybindings", raw, status.to_json())
         case WriteSecret(data):
             await _secret(api, namespace, meta["name"], data)
         case Restart(kind, workload, revision):
             template = {"metadata": {"annotations": {RESTARTED_FOR: str(revision)}}}
             body = {"spec": {"template": template}}
             await api.merge(path("apps/v1", _PLURALS[kind], namespace, workload), body)
-        case FlagNewerBinding() | ReadJournal():
+        case FlagNewerStatus() | ReadJournal():
             log.warning(
                 "left alone: %s", type(action).__name__, extra={"namespace": namespace, "binding": meta["name"]}
             )
@@ -196,12 +218,6 @@ async def _do(api: Api, namespace: str, raw: _Object, action: BindingAction) -> 
 
 async def _finalizers(api: Api, where: str, meta: _Object, wanted: list[str]) -> None:
     await api.merge(where, {"metadata": {"finalizers": wanted, "resourceVersion": meta["resourceVersion"]}})
-
-
-async def _put(api: Api, where: str, raw: _Object, status: dict[str, Any]) -> None:
-    meta = {key: raw["metadata"][key] for key in ("name", "namespace", "uid", "resourceVersion")}
-    head = {"apiVersion": f"{GROUP}/{VERSION}", "kind": "MemoryBinding", "metadata": meta, "spec": raw["spec"]}
-    await api.request("PUT", f"{where}/status", {**head, "status": status}, params={"fieldManager": names.MANAGER})
 
 
 async def _secret(api: Api, namespace: str, binding: str, data: Mapping[str, str]) -> None:

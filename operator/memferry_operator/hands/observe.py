@@ -75,10 +75,12 @@ async def observe(api: Api, namespace: str, name: str, *, slot: bool) -> Seen | 
         deleting=deleting,
         finalizer=names.FINALIZER in meta.get("finalizers", []),
         backends={n: Backend.model_validate(b["spec"]) for n, b in backends.items() if _valid(b)},
+        unreachable={n: text for n, b in backends.items() if (text := read.unreachable(b))},
         mapping=spec is None or spec.mapping is None or _has_key(mapping, spec.mapping.config_map_ref.key),
         binding=binding[0] if binding else None,
         references=await _references(api, namespace, name, spec, status),
         slot=slot,
+        ending=any(pod.deleting for pod in owned.get("pods", ())) and await api.ending(namespace),
         **owned,
     )
     return Seen(observed, raw, backends, mapping, binding[1] if binding else None)

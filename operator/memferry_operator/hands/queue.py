@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import heapq
 import itertools
 import time
@@ -70,10 +71,10 @@ class Queue(Generic[K]):
             self._changed.clear()
             upcoming = [due for due, _, key in self._heap if key not in self._busy]
             wait = max(0.0, min(upcoming) - now) if upcoming else None
-            try:
-                await asyncio.wait_for(self._changed.wait(), wait)
-            except TimeoutError:
-                continue
+            # Not wait_for: kopf, when it ends, cancels every task that it does not know.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait):
+                    await self._changed.wait()
 
     def done(self, key: K) -> None:
         """A key was looked at."""

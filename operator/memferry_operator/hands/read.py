@@ -15,10 +15,25 @@ from memferry_operator.brain import times
 from memferry_operator.names import Role
 from memferry_operator.observed import Answer, Command, Job, Pod, Progress, WorkerLease
 
-__all__ = ["answer", "command", "job", "pod", "problem", "results", "worker_lease"]
+__all__ = ["answer", "command", "ends", "job", "pod", "problem", "results", "unreachable", "worker_lease"]
 
 _ROLES = frozenset(get_args(Role))
 Object = Mapping[str, Any]
+
+
+def ends(spec: Object) -> tuple[str, ...]:
+    """The MemoryBackends that a migration names."""
+    named = (((spec.get(end) or {}).get("backendRef") or {}).get("name") for end in ("source", "target"))
+    return tuple(name for name in named if name)
+
+
+def unreachable(backend: Object) -> str:
+    """Why a MemoryBackend cannot be reached, as its last probe said; empty where it can, or where that is not known."""
+    for condition in (backend.get("status") or {}).get("conditions") or []:
+        now = condition.get("observedGeneration") == _meta(backend).get("generation")
+        if now and (condition.get("type"), condition.get("reason")) == ("Reachable", "Unreachable"):
+            return str(condition.get("message") or "it did not answer")
+    return ""
 
 
 def _meta(found: Object) -> Object:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import kopf
 
@@ -90,6 +90,7 @@ async def watch(settings: Settings, tell: Tell, stop: asyncio.Event, before: set
         _listen(registry, group, version, plural, tell)
     tasks = await kopf.spawn_tasks(
         registry=registry,
+        identity=cast("Any", settings.pod_name),  # else kopf asks for the user's name: a number has none
         clusterwide=not settings.namespaces,
         namespaces=settings.namespaces,
         standalone=True,

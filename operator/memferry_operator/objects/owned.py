@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from memferry_operator import names
 from memferry_operator.names import GROUP, VERSION
 from memferry_operator.observed import Command
 
-__all__ = ["control", "event", "leases", "manifest", "owner", "result", "rights"]
+__all__ = ["clean", "control", "document", "event", "leases", "manifest", "owner", "result", "rights"]
 
 Object = dict[str, Any]
 
 
-def owner(name: str, uid: str) -> Object:
-    """The migration as the owner of something."""
+def owner(name: str, uid: str, kind: str = "MemoryMigration") -> Object:
+    """A resource of ours as the owner of something."""
     return {
         "apiVersion": f"{GROUP}/{VERSION}",
-        "kind": "MemoryMigration",
+        "kind": kind,
         "name": name,
         "uid": uid,
         "controller": True,
@@ -98,15 +98,19 @@ def manifest(
 ) -> Object:
     """The manifest of an attempt, pinned: what is edited later is for the next one."""
     name = migration["metadata"]["name"]
-    parts = [_clean(migration), *(_clean(backends[key]) for key in sorted(backends))]
+    parts = [clean(migration), *(clean(backends[key]) for key in sorted(backends))]
     if mapping is not None:
-        parts.append({**_clean(mapping), "data": mapping.get("data") or {}})
-    text = "".join(f"---\n{json.dumps(part, indent=1, ensure_ascii=False)}\n" for part in parts)
+        parts.append({**clean(mapping), "data": mapping.get("data") or {}})
     found = _object("v1", "ConfigMap", names.manifest(name, attempt), name, owned_by)
-    return found | {"data": {"migration.yaml": text}, "immutable": True}
+    return found | {"data": document(parts), "immutable": True}
 
 
-def _clean(found: Mapping[str, Any]) -> Object:
+def document(parts: Iterable[Object]) -> dict[str, str]:
+    """Resources as the file that a worker reads."""
+    return {"migration.yaml": "".join(f"---\n{json.dumps(one, indent=1, ensure_ascii=False)}\n" for one in parts)}
+
+
+def clean(found: Mapping[str, Any]) -> Object:
     """A resource as a file has it: without what the cluster added."""
     meta = {key: found["metadata"][key] for key in ("name", "namespace") if key in found["metadata"]}
     cleaned: Object = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final
 
 from memferry.manifest import Backend, Migration
@@ -11,7 +11,7 @@ from memferry_operator.actions import CreateJob
 from memferry_operator.brain.jobs import DATA, REFUSED
 from memferry_operator.settings import Settings
 
-__all__ = ["job"]
+__all__ = ["job", "pod"]
 
 FOLDER: Final = "/etc/memferry"
 CLAIMS: Final = "/var/lib/memferry/claims"
@@ -71,24 +71,66 @@ def _pod(
     backends: Mapping[str, Backend],
     settings: Settings,
 ) -> dict[str, Any]:
-    claims = sorted({b.claim_name for b in backends.values() if b.claim_name})
     transfer = spec.transfer
+    found = pod(
+        action.role,
+        account=names.account(name),
+        manifest=names.manifest(name, action.attempt),
+        backends=backends.values(),
+        state_claim=transfer.state_claim_name,
+        environment={
+            "MEMFERRY_MIGRATION": name,
+            "MEMFERRY_MIGRATION_UID": uid,
+            "MEMFERRY_ATTEMPT": str(action.attempt),
+        },
+        settings=settings,
+    )
+    found["containers"][0]["resources"] = transfer.resources.model_dump(by_alias=True, exclude_defaults=True)
+    if transfer.node_selector:
+        found["nodeSelector"] = dict(transfer.node_selector)
+    if transfer.tolerations:
+        found["tolerations"] = [t.model_dump(by_alias=True, exclude_defaults=True) for t in transfer.tolerations]
+    return found
+
+
+def pod(
+    verb: str,
+    *,
+    account: str,
+    manifest: str,
+    backends: Collection[Backend],
+    state_claim: str | None,
+    environment: Mapping[str, str],
+    settings: Settings,
+) -> dict[str, Any]:
+    """The pod of a worker.
+
+    Args:
+        verb: What it does.
+        account: Its ServiceAccount.
+        manifest: The ConfigMap with its manifest.
+        backends: What it reaches: their claims are mounted, the keys they reference projected, and no others.
+        state_claim: The claim of its state directory; one that goes with the pod where there is none.
+        environment: What it is told beside who it is.
+        settings: Of the operator.
+    """
+    claims = sorted({b.claim_name for b in backends if b.claim_name})
     pull_secrets = [{"name": one.strip()} for one in settings.worker_pull_secrets.split(",") if one.strip()]
-    pod: dict[str, Any] = {
+    state: dict[str, Any] = {"persistentVolumeClaim": {"claimName": state_claim}} if state_claim else {"emptyDir": {}}
+    found: dict[str, Any] = {
         "restartPolicy": "Never",
-        "serviceAccountName": names.account(name),
+        "serviceAccountName": account,
         "terminationGracePeriodSeconds": 60,
         "enableServiceLinks": False,
-        "securityContext": _security(backends.values()),
+        "securityContext": _security(backends),
         "containers": [
             {
                 "name": "worker",
                 "image": settings.worker_image,
                 "imagePullPolicy": settings.worker_pull_policy,
-                "command": ["memferry", "worker", action.role],
+                "command": ["memferry", "worker", verb],
                 "args": ["--folder", FOLDER, "--claims", CLAIMS, "--state", STATE, *_claims(claims)],
-                "env": _environment(action, name, uid),
-                "resources": transfer.resources.model_dump(by_alias=True, exclude_defaults=True),
+                "env": _environment(environment),
                 "securityContext": {
                     "allowPrivilegeEscalation": False,
                     "readOnlyRootFilesystem": True,
@@ -103,19 +145,15 @@ def _pod(
             },
         ],
         "volumes": [
-            {"name": "folder", "projected": {"defaultMode": 0o444, "sources": _sources(action, name, backends)}},
-            {"name": "state", **_state(spec)},
+            {"name": "folder", "projected": {"defaultMode": 0o444, "sources": _sources(manifest, backends)}},
+            {"name": "state", **state},
             {"name": "tmp", "emptyDir": {}},
             *({"name": f"claim-{i}", "persistentVolumeClaim": {"claimName": c}} for i, c in enumerate(claims)),
         ],
     }
     if pull_secrets:
-        pod["imagePullSecrets"] = pull_secrets
-    if transfer.node_selector:
-        pod["nodeSelector"] = dict(transfer.node_selector)
-    if transfer.tolerations:
-        pod["tolerations"] = [t.model_dump(by_alias=True, exclude_defaults=True) for t in transfer.tolerations]
-    return pod
+        found["imagePullSecrets"] = pull_secrets
+    return found
 
 
 def _claims(claims: Iterable[str]) -> list[str]:
@@ -127,23 +165,13 @@ def _security(backends: Iterable[Backend]) -> dict[str, Any]:
     """User and group as the files' owner says, never fsGroup: it would take the application's files over."""
     found: dict[str, Any] = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
     for backend in backends:
-        if run_as := getattr(backend, "run_as", None):
-            found |= {"runAsUser": run_as.uid, "runAsGroup": run_as.gid}
+        if backend.run_as is not None:
+            found |= {"runAsUser": backend.run_as.uid, "runAsGroup": backend.run_as.gid}
     return found
 
 
-def _state(spec: Migration) -> dict[str, Any]:
-    claim = getattr(spec.transfer, "state_claim_name", None)
-    return {"persistentVolumeClaim": {"claimName": claim}} if claim else {"emptyDir": {}}
-
-
-def _environment(action: CreateJob, name: str, uid: str) -> list[dict[str, Any]]:
-    fixed = {
-        "MEMFERRY_MIGRATION": name,
-        "MEMFERRY_MIGRATION_UID": uid,
-        "MEMFERRY_ATTEMPT": str(action.attempt),
-        "MEMFERRY_SERVICE_ACCOUNT_FOLDER": "/var/run/secrets/kubernetes.io/serviceaccount",
-    }
+def _environment(told: Mapping[str, str]) -> list[dict[str, Any]]:
+    fixed = {**told, "MEMFERRY_SERVICE_ACCOUNT_FOLDER": "/var/run/secrets/kubernetes.io/serviceaccount"}
     fields = {
         "MEMFERRY_NAMESPACE": "metadata.namespace",
         "MEMFERRY_POD_NAME": "metadata.name",
@@ -155,15 +183,12 @@ def _environment(action: CreateJob, name: str, uid: str) -> list[dict[str, Any]]
     ]
 
 
-def _sources(action: CreateJob, name: str, backends: Mapping[str, Backend]) -> list[dict[str, Any]]:
-    """The manifest of the attempt and every key that a backend references, and no other."""
-    manifest = {
-        "name": names.manifest(name, action.attempt),
-        "items": [{"key": "migration.yaml", "path": "migration.yaml"}],
-    }
+def _sources(manifest: str, backends: Iterable[Backend]) -> list[dict[str, Any]]:
+    """The manifest and every key that a backend references, and no other."""
+    items = [{"key": "migration.yaml", "path": "migration.yaml"}]
     secrets: set[tuple[str, str]] = set()
     config: set[tuple[str, str]] = set()
-    for backend in backends.values():
+    for backend in backends:
         for credential in (backend.api_key, backend.password):
             if credential is not None and credential.secret_ref is not None:
                 secrets.add((credential.secret_ref.name, credential.secret_ref.key))
@@ -173,7 +198,7 @@ def _sources(action: CreateJob, name: str, backends: Mapping[str, Backend]) -> l
         if authority is not None and authority.config_map_ref is not None:
             config.add((authority.config_map_ref.name, authority.config_map_ref.key))
     return [
-        {"configMap": manifest},
+        {"configMap": {"name": manifest, "items": items}},
         *({"secret": {"name": n, "items": [{"key": k, "path": f"secrets/{n}/{k}"}]}} for n, k in sorted(secrets)),
         *({"configMap": {"name": n, "items": [{"key": k, "path": f"config/{n}/{k}"}]}} for n, k in sorted(config)),
     ]

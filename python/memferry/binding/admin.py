@@ -7,17 +7,21 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Final, Literal
 
 from pydantic import ValidationError
 
 from memferry.binding.cluster import AbsentError, Cluster, ConflictError, binding_path, lease_path, secret_path
+from memferry.binding.journals import Journals
+from memferry.binding.projection import Projection, default_claims
 from memferry.errors import MemferryError, RefusedError
 from memferry.manifest.backend import Backend
 from memferry.manifest.clients import Client, expected_clients
 from memferry.manifest.projection import NotThereError, secret_data
 from memferry.manifest.protocol import BINDING_LABEL, GROUP, VERSION, binding_secret_name
 from memferry.manifest.status import STATUS_VERSION, BindingStatus
+from memferry.urls import StoreUrl
 
 __all__ = ["Report", "Unfrozen", "binding_report", "unfreeze"]
 
@@ -106,14 +110,20 @@ def binding_report(cluster: Cluster, name: str, now: Callable[[], datetime] = la
     return Report(name, _status(binding), expected_clients(selector, pods, leases, now()))
 
 
-def unfreeze(cluster: Cluster, name: str) -> Unfrozen:
+def unfreeze(cluster: Cluster, name: str, *, journal: bool = True) -> Unfrozen:
     """Ends a freeze by hand: a higher revision, on which the side serves that served before the freeze.
 
-    A switch that is under way sees the higher revision and gives up. No write of the operator is written over: where it
-    changes the binding meanwhile, what to do is thought over again.
+    As in a switch, the journals in the stores say so first. A switch that is under way sees the higher revision and
+    gives up. No write of the operator is written over: where it changes the binding meanwhile, what to do is thought
+    over again.
+
+    Args:
+        cluster: Where the binding is.
+        name: Its name.
+        journal: Whether to refuse where the journal of the side that serves cannot be written from here.
 
     Raises:
-        RefusedError: `cluster`, there is no such binding; `format-newer`; `busy`, it is changed all the time.
+        RefusedError: `cluster`, there is no such binding; `format-newer`; `journal`; `busy`, it changes all the time.
     """
     for _ in range(_TRIES):
         binding = _binding(cluster, name)
@@ -122,7 +132,14 @@ def unfreeze(cluster: Cluster, name: str) -> Unfrozen:
             raise RefusedError("format-newer", f"MemoryBinding {name}: a newer memferry wrote its status")
         if before.mode == "Serving":
             return Unfrozen(name, before, before, (f"binding {name} serves already from {before.active}",))
-        after, said = _serving_again(cluster, before)
+        after, others, said = _serving_again(cluster, before)
+        if journal:
+            journals = Journals(name, after.active, others, lambda side, scratch: _store(cluster, side, scratch))
+            revision, left = journals.write(after.revision)
+            after, said = after.model_copy(update={"revision": revision}), [*said, *left]
+        else:
+            said.append(_LEFT)
+        said.insert(0, f"writes go on at {after.active}, revision {after.revision}")
         # Fields of others stay as they are; these are the ones that change.
         status = {**(binding.get("status") or {}), "mode": after.mode, "active": after.active}
         status |= {"revision": after.revision}
@@ -131,18 +148,19 @@ def unfreeze(cluster: Cluster, name: str) -> Unfrozen:
             cluster.replace(f"{binding_path(name)}/status", {**binding, "status": status})
         except ConflictError:
             continue
-        return Unfrozen(name, before, after, (*said, *_project(cluster, name, after), _LEFT))
+        return Unfrozen(name, before, after, (*said, *_project(cluster, name, after)))
     raise RefusedError("busy", f"MemoryBinding {name} is being changed all the time", hint="try again")
 
 
 _LEFT: Final = (
-    "the journals in the stores are not written by this command and say what they said before: until the next switch "
-    "the status of the MemoryBinding is all there is, so do not delete it"
+    "the journals in the stores say what they said before: until the operator or the next switch has written them the "
+    "status of the MemoryBinding is all there is, so do not delete it"
 )
 
 
-def _serving_again(cluster: Cluster, before: BindingStatus) -> tuple[BindingStatus, list[str]]:
-    home, highest, said = before.active, before.revision, []
+def _serving_again(cluster: Cluster, before: BindingStatus) -> tuple[BindingStatus, tuple[str, ...], list[str]]:
+    """The status without the freeze, the other side of the switch, and what there is to say."""
+    home, others, highest, said = before.active, tuple[str, ...](), before.revision, list[str]()
     if before.locked_by is None:
         said.append("no migration holds the binding: it serves where it is")
     else:
@@ -154,14 +172,23 @@ def _serving_again(cluster: Cluster, before: BindingStatus) -> tuple[BindingStat
         else:
             traffic = (migration.get("status") or {}).get("traffic") or {}
             highest = max(highest, int(traffic.get("revision") or 0))
-            away = traffic.get("direction") == "Back"
-            home = migration["spec"]["target" if away else "source"]["backendRef"]["name"]
-            said.append(f"migration {before.locked_by.name} sees revision {highest + 1} and gives this switch up")
-    after = before.model_copy(update={"mode": "Serving", "active": home, "revision": highest + 1, "frozen_until": None})
-    told = f"writes go on at {home}, revision {after.revision}"
+            ends = [migration["spec"][end]["backendRef"]["name"] for end in ("source", "target")]
+            home, other = ends if traffic.get("direction") != "Back" else ends[::-1]
+            others = (other,)
+            said.append(f"migration {before.locked_by.name} sees the higher revision and gives this switch up")
     if home != before.active:
-        told += f"; {before.active} was frozen too, so nothing was written to it since"
-    return after, [told, *said]
+        said.append(f"{before.active} was frozen too, so nothing was written to it since")
+    changes = {"mode": "Serving", "active": home, "revision": highest + 1, "frozen_until": None}
+    return before.model_copy(update=changes), others, said
+
+
+def _store(cluster: Cluster, name: str, scratch: Path) -> StoreUrl:
+    """The store of a MemoryBackend, as a client of the binding would reach it."""
+    try:
+        data = secret_data(name, _backends(cluster, name), _lookup(cluster), revision=0, mode="Serving")
+    except AbsentError as error:
+        raise NotThereError(f"MemoryBackend {name} is not there") from error
+    return Projection(data).store(default_claims(), scratch)
 
 
 def _project(cluster: Cluster, name: str, after: BindingStatus) -> list[str]:

@@ -25,6 +25,13 @@ app.add_typer(binding_app, name="binding")
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="name of the MemoryBinding")]
 
+WithoutJournal = Annotated[
+    bool,
+    typer.Option(
+        "--without-journal", help="do it where no store is reached; the operator writes the journals once it runs again"
+    ),
+]
+
 
 @dataclass(frozen=True)
 class Where:
@@ -67,10 +74,13 @@ def binding_status(name: Name, where: Where, *, as_json: Json = False) -> None:
 
 @binding_app.command("unfreeze")
 @grouped
-def binding_unfreeze(name: Name, where: Where, *, as_json: Json = False) -> None:
+def binding_unfreeze(
+    name: Name, where: Where, *, without_journal: WithoutJournal = False, as_json: Json = False
+) -> None:
     """Breaks the glass: ends a freeze by a higher revision, on the side that served before.
 
-    A switch that is under way gives up. Where nothing is frozen, nothing is done.
+    The journals in the stores say so first, so the store that is to serve has to be reached from here. A switch that is
+    under way gives up. Where nothing is frozen, nothing is done.
 
     \b
     Example:
@@ -80,7 +90,7 @@ def binding_unfreeze(name: Name, where: Where, *, as_json: Json = False) -> None
     def work() -> int:
         from memferry.binding.admin import unfreeze  # noqa: PLC0415
 
-        done = unfreeze(where.cluster(), name)
+        done = unfreeze(where.cluster(), name, journal=not without_journal)
         if as_json:
             print_json(done.to_json())
         show("\n".join(done.said), as_json=as_json)

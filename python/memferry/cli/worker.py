@@ -17,9 +17,10 @@ from memferry.phases.plan import Stop
 from memferry.worker.cluster import Alone, Cluster, Connected
 from memferry.worker.heartbeat import Heartbeat
 from memferry.worker.pod import Pod, log
+from memferry.worker.probe import probe
 from memferry.worker.retire import retire
 from memferry.worker.switch import switch
-from memferry.worker.verbs import Work, plan, probe, transfer, verify
+from memferry.worker.verbs import Work, plan, transfer, verify
 
 worker_app = typer.Typer(help="What the pods of a MemoryMigration run.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(worker_app, name="worker", hidden=True)

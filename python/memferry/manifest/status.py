@@ -443,6 +443,8 @@ class BackendStatus(_Status):
     """Resources that name it, the first 64."""
     checked_at: Instant | None = None
     """When it was asked."""
+    failures: Small = 0
+    """Probes in a row that came to no good end; the next one waits the longer."""
 
 
 # --- MemoryBinding

@@ -129,8 +129,15 @@ def _put(documents: Documents, binding: str, entry: Entry) -> None:
 
 def read_journal(url: StoreUrl, binding: str) -> Entry | None:
     """The entry of one store, wherever it is kept."""
-    beside = _beside(url)
-    found = [_read(State(beside).documents, binding)] if State.exists(beside) else []
+    found: list[Entry | None] = []
+    try:
+        beside = _beside(url)
+    except MemferryError as error:
+        if error.code != "store-missing":
+            raise
+        # No records yet, as before the plan: a ledger may be there all the same.
+    else:
+        found += [_read(State(beside).documents, binding)] if State.exists(beside) else []
     if url.profile == "native":
         with read_ledger(url) as documents:
             if documents is not None:

@@ -53,6 +53,8 @@ class Pod:
         index: Completion index of the Job.
         service_account: Where token and authority of the API server are.
         result: Secret for a probe's result, where it is not the migration's.
+        probe: Number of a probe.
+        journals: Of a probe: the bindings whose journal is asked for, as JSON.
         in_cluster: Whether there is an API server.
     """
 
@@ -68,6 +70,8 @@ class Pod:
     result: str
     in_cluster: bool
     mounts: tuple[Path, ...] = ()
+    probe: str = ""
+    journals: str = "{}"
 
     @classmethod
     def of(
@@ -111,6 +115,8 @@ class Pod:
             result=text("MEMFERRY_RESULT", ""),
             in_cluster=in_cluster,
             mounts=tuple(mounts),
+            probe=text("MEMFERRY_PROBE", ""),
+            journals=text("MEMFERRY_JOURNALS", "{}"),
         )
 
     def claim(self, shard: int | None = None) -> Claim:

@@ -16,7 +16,7 @@ from typing import Any, Final
 from memferry.errors import MemferryError, NotProvenError, RefusedError, StoreError
 from memferry.phases import stages
 from memferry.phases.home import Home
-from memferry.phases.journal import Entry, newest, read_journal, write_journal
+from memferry.phases.journal import Entry, Kept, newest, read_journal, write_journal
 from memferry.phases.passes import Passed, Passes, Settled
 from memferry.phases.stages import Run
 from memferry.stores import open_source
@@ -62,6 +62,18 @@ class Command:
         return cls(sequence, verb, value)
 
 
+class _HalfWrittenError(MemferryError):
+    """A journal that could not be written into both stores.
+
+    Attributes:
+        kept: Where it is.
+    """
+
+    def __init__(self, error: MemferryError, kept: dict[str, Kept]) -> None:
+        super().__init__(error.code, str(error), hint=error.hint)
+        self.kept = kept
+
+
 class Switch:
     """Does commands.
 
@@ -99,7 +111,8 @@ class Switch:
             self.close()
             if error.code in _ENDS:
                 raise
-            return {**told, "outcome": "Failed", "error": {"code": error.code, "message": str(error)}}
+            kept = {"kept": error.kept} if isinstance(error, _HalfWrittenError) else {}
+            return {**told, "outcome": "Failed", "error": {"code": error.code, "message": str(error)}, **kept}
 
     def close(self) -> None:
         """Gives the locks back, and ends all connections."""
@@ -193,15 +206,21 @@ class Switch:
             raise RefusedError("invalid", f"no entry for a journal: {error}") from error
         if entry.active not in self._sides.values():
             raise RefusedError("invalid", f"got `{entry.active}`, allowed: {', '.join(self._sides.values())}")
-        ends = self._work.ends
-        kept = {
-            side: write_journal(url, self._binding, entry)
-            for side, url in (("target", ends.target), ("source", ends.source))
-        }
+        kept: dict[str, Kept] = {}
+        try:
+            self._write(entry, kept)
+        except MemferryError as error:
+            raise _HalfWrittenError(error, kept) from error
         if self._ends is not None and (entry.active == self._sides["target"]) == (self._ends[0] == "Forward"):
             # What is open is the direction that is not allowed any more.
             self.close()
         return {**self._newest(), "kept": kept}
+
+    def _write(self, entry: Entry, kept: dict[str, Kept]) -> None:
+        """Both journals, that of the active side first: whoever reads both goes by the newer one."""
+        ends = {"source": self._work.ends.source, "target": self._work.ends.target}
+        for side in sorted(ends, key=lambda side: self._sides[side] != entry.active):
+            kept[side] = write_journal(ends[side], self._binding, entry)
 
     def _newest(self) -> dict[str, Any]:
         ends = self._work.ends

@@ -1,4 +1,4 @@
-"""The stages as workers do them: plan, transfer, verify, probe. Each gives its result, or raises."""
+"""The stages as workers do them: plan, transfer, verify. Each gives its result, or raises."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from memferry.errors import MemferryError, NotProvenError, RefusedError, TransientError
+from memferry.errors import NotProvenError, RefusedError, TransientError
 from memferry.ledger import RangeState
-from memferry.manifest import Manifest, MemoryBackend, MemoryMigration
+from memferry.manifest import Manifest, MemoryMigration
 from memferry.model import Books
 from memferry.phases import migrate, stages
 from memferry.phases.plan import Options, Plan, Stop
 from memferry.phases.stages import Run
 from memferry.phases.wayback import way_back_lost
-from memferry.resources import Ends, ends, store
+from memferry.resources import Ends, ends
 from memferry.retry import retrying
 from memferry.stores import has_ledger, open_source
 from memferry.worker.heartbeat import Heartbeat
 from memferry.worker.pod import InPod, Pod
 
-__all__ = ["Work", "found_in", "plan", "probe", "transfer", "verify"]
+__all__ = ["Work", "found_in", "plan", "transfer", "verify"]
 
 _SHOWN: Final = 100
 """Findings in a result; the ledger and `memferry verify` have the others."""
@@ -193,6 +193,7 @@ def verify(work: Work) -> dict[str, Any]:
         made = stages.bound_plan(run, copied=True)
         if document["state"] == "copying":
             _refuse_unfinished(run, made)
+            run.target.prepare(made.migration, made.vectors)
             stages.finish(run, made)
         result = migrate.result_of(made, stages.prove(run, made))
         if options.parity:
@@ -221,28 +222,7 @@ def found_in(result: migrate.Result) -> dict[str, Any]:
             "" if found is None else f"{found.missing} missing, {found.extra} extra, {found.different} different, "
         )
         totals = ", ".join(f"{result.books.total(name)} {name}" for name in ("conflicts", "quarantined"))
-        value["error"] = {"code": "not-proven", "message": unequal + totals, "hint": None}
+        parity = result.parity
+        recall = "" if parity is None or parity.target_recall is None else f", recall {parity.target_recall:.4f}"
+        value["error"] = {"code": "not-proven", "message": unequal + totals + recall, "hint": None}
     return value
-
-
-def probe(work: Pod) -> dict[str, Any]:
-    """Looks at one MemoryBackend: the only one of the manifest, or the one that the others are halves of."""
-    manifest = work.manifest()
-    backends = [d.resource for d in manifest.documents if isinstance(d.resource, MemoryBackend)]
-    halves = {ref.name for one in backends for ref in (one.spec.graph_ref, one.spec.vectors_ref) if ref is not None}
-    looked_at = [one for one in backends if one.metadata.name not in halves]
-    if len(looked_at) != 1:
-        raise RefusedError("manifest", f"{manifest.file}: {len(looked_at)} MemoryBackends to look at, needed: 1")
-    [backend] = looked_at
-    told: dict[str, Any] = {"backend": backend.spec.backend, "profile": backend.spec.profile}
-    try:
-        source = open_source(store(manifest, None, backend, "SOURCE", InPod(work)))
-        try:
-            counts = {stream.name: stream.rows for stream in source.streams()}
-        finally:
-            source.close()
-    except MemferryError as error:
-        # What there is to tell is that it cannot be reached: a store that is to be made is missing, and well.
-        failed = {"code": error.code, "message": str(error), "hint": error.hint}
-        return {**told, "reachable": error.code == "store-missing", "identity": None, "counts": {}, "error": failed}
-    return {**told, "reachable": True, "identity": source.identity, "counts": counts}

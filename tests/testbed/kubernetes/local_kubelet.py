@@ -146,7 +146,7 @@ class LocalKubelet:
 
     @contextlib.contextmanager
     def silent(self) -> Iterator[None]:
-        """For the block, this node reports nothing and ends nothing, as behind a cut cable; its processes go on."""
+        """For the block, this node hears, reports and ends nothing, as behind a cut cable; its processes go on."""
         self._may_report.clear()
         try:
             yield
@@ -234,6 +234,7 @@ class LocalKubelet:
             self._see(pod, deleted=kind == "DELETED")
 
     def _see(self, content: KubernetesObject, *, deleted: bool) -> None:
+        self._may_report.wait()
         if content["spec"].get("nodeName", self.node) != self.node:
             return
         uid = content["metadata"]["uid"]

@@ -236,12 +236,14 @@ impl Link {
 impl Client {
     /// Whether there is a collection or an alias `name`.
     pub fn exists(&self, name: &str) -> Result<bool> {
-        self.runtime.block_on(async {
-            let request = pb::CollectionExistsRequest { collection_name: name.to_owned() };
-            let what = format!("collection {name}");
-            let answer = self.link.call(&what, self.link.collections().collection_exists(request)).await?;
-            Ok(answer.result.is_some_and(|result| result.exists))
-        })
+        self.runtime.block_on(self.is_there(name))
+    }
+
+    async fn is_there(&self, name: &str) -> Result<bool> {
+        let request = pb::CollectionExistsRequest { collection_name: name.to_owned() };
+        let what = format!("collection {name}");
+        let answer = self.link.call(&what, self.link.collections().collection_exists(request)).await?;
+        Ok(answer.result.is_some_and(|result| result.exists))
     }
 
     /// Names of all collections, sorted.
@@ -275,8 +277,12 @@ impl Client {
         };
         self.runtime.block_on(async {
             let what = format!("making collection {name}");
-            let answer = self.link.call(&what, Box::pin(self.link.collections().create(request))).await?;
-            self.link.done(&what, answer.result)?;
+            match self.link.call(&what, Box::pin(self.link.collections().create(request))).await {
+                Ok(answer) => self.link.done(&what, answer.result)?,
+                // Asked for by a process that was killed before the answer, most likely.
+                Err(e) if !self.is_there(name).await? => return Err(e),
+                Err(_) => {}
+            }
             if !deferred_index {
                 return Ok(None);
             }

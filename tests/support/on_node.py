@@ -1,0 +1,239 @@
+"""The shipped chart, image and examples on the node tier, and the application's store as a test sees it."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import os
+import random
+import signal
+from base64 import b64encode
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from support.chart_files import CHART
+from support.documents import Document, memory, vector
+from support.image import IMAGE
+from support.stores import EmbeddedPlace
+from testbed.errors import TestbedError
+from testbed.kubernetes.node_tier import NodeTier
+from testbed.neo4j import Neo4jServer
+from testbed.qdrant import QdrantServer
+from testbed.wait import until
+
+__all__ = ["RESTRICTED", "SYSTEM", "Agents", "Servers", "install"]
+
+SYSTEM: Final = "memferry-system"
+RESTRICTED: Final = {"pod-security.kubernetes.io/enforce": "restricted"}
+MIGRATION: Final = "agents-to-hybrid"
+BINDING: Final = "agents-memory"
+
+_EXAMPLES: Final = Path(__file__).parents[2] / "examples"
+_OWNER: Final = 1000
+_SEED: Final = 100
+_DIMENSIONS: Final = 32
+
+
+def install(tier: NodeTier, **values: str) -> None:
+    """Install the chart, or upgrade it, and wait until the operator is ready."""
+    repository, _, tag = IMAGE.rpartition(":")
+    given = {"image.repository": repository, "image.tag": tag, **values}
+    options = [part for key, value in given.items() for part in ("--set-string", f"{key}={value}")]
+    command = ("upgrade", "--install", "memferry", CHART, "--namespace", SYSTEM)
+    tier.helm(*command, *options, "--wait", "--timeout", "100s")
+
+
+class Servers:
+    """A Neo4j and a Qdrant outside of the cluster, as pods reach them."""
+
+    def __init__(self, tier: NodeTier, neo4j: Neo4jServer, qdrant: QdrantServer) -> None:
+        self.neo4j, self.qdrant = neo4j, qdrant
+        self.graph_address = tier.expose(neo4j.port)
+        self.vectors_address = tier.expose(qdrant.port)
+
+    def notes(self) -> dict[str, str]:
+        """Content of every memory in the graph, by id; past memferry."""
+        with self.neo4j.driver() as driver, driver.session(database="neo4j") as session:
+            found = session.run("MATCH (m:MemferryMemory) RETURN m.id AS id, m.content AS content")
+            return {row["id"]: row["content"] for row in found}
+
+    def points(self, collection: str) -> int:
+        """How many points are in a collection; past memferry."""
+        with self.qdrant.client() as client:
+            return int(client.count(collection, exact=True).count)
+
+
+class Agents:
+    """The examples `online.yaml` and `cluster/application.yaml` in a namespace.
+
+    Args:
+        tier: The cluster.
+        namespace: The application's.
+        servers: The target.
+        folder: Of the claim.
+    """
+
+    def __init__(self, tier: NodeTier, namespace: str, servers: Servers, folder: Path) -> None:
+        self.tier, self.client, self.namespace, self.servers = tier, tier.client, namespace, servers
+        self.collection = namespace
+        self._resources = {(one["kind"], one["metadata"]["name"]): one for one in self._examples()}
+        place = EmbeddedPlace(folder, "agents-data")
+        self.seed = _seed()
+        place.make(self.seed)
+        for path in (place.folder, *place.folder.iterdir()):
+            os.chown(path, _OWNER, _OWNER)
+        tier.claim("agents-data", namespace=namespace, folder=place.folder)
+        self.path = place.path
+
+    @property
+    def migration(self) -> dict[str, Any]:
+        """The MemoryMigration, to be changed before it is applied."""
+        return self._resources["MemoryMigration", MIGRATION]
+
+    def start(self) -> None:
+        """Everything but the migration, until the application writes."""
+        for name, key, value in (
+            ("agents-graph", "password", self.servers.neo4j.password),
+            ("agents-vectors", "api-key", self.servers.qdrant.api_key or ""),
+        ):
+            data = {key: b64encode(value.encode()).decode()}
+            self.apply({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "data": data})
+        for one in self._resources.values():
+            if one["kind"] != "MemoryMigration":
+                self.apply(one)
+        self.wait_until(self.written, what="a write of the application", secs=90)
+
+    def apply(self, content: Mapping[str, Any]) -> None:
+        """Server-side apply."""
+        self.client.apply(content, namespace=self.namespace)
+
+    def migrate(self, **spec: Any) -> None:
+        """Applies the migration, changed."""
+        self.migration["spec"] |= copy.deepcopy(spec)
+        self.apply(self.migration)
+
+    def change(self, section: str, **values: Any) -> None:
+        """Edits a section of the migration's spec, as a person does."""
+        self.migrate(**{section: self.migration["spec"].get(section, {}) | values})
+
+    def status(self) -> dict[str, Any]:
+        """Of the migration."""
+        found: dict[str, Any] = self.client.get("MemoryMigration", MIGRATION, namespace=self.namespace)
+        status: dict[str, Any] = found.get("status", {})
+        return status
+
+    def until(self, *phases: str, reason: str = "", secs: float = 120) -> dict[str, Any]:
+        """Waits for a phase; the status."""
+
+        def reached() -> dict[str, Any] | None:
+            status = self.status()
+            there = status.get("phase") in phases and reason in {"", status.get("reason")}
+            return status if there else None
+
+        found: dict[str, Any] = self.wait_until(reached, what=f"{' or '.join(phases)} {reason}", secs=secs)
+        return found
+
+    def approve(self, section: str = "cutover", field: str = "approve", *, phase: str = "TrafficSwitch") -> None:
+        """Waits until an approval is asked for, and gives it."""
+        asked = self.until(phase, reason="ApprovalRequired")
+        self.change(section, **{field: asked["approval"]["token"]})
+
+    def wait_until(self, check: Callable[[], Any], *, what: str, secs: float) -> Any:
+        """Waits; where it was in vain, tells what pods say."""
+        try:
+            return until(check, what=what, deadline_secs=secs)
+        except TestbedError as error:
+            raise TestbedError(f"{error}\n{self.report()}") from error
+
+    def pods(self, labels: str = "") -> list[dict[str, Any]]:
+        """Of the namespace."""
+        return self.client.objects("Pod", namespace=self.namespace, labels=labels)
+
+    def lines(self) -> list[dict[str, Any]]:
+        """What the application has said so far, oldest first."""
+        said = ""
+        for pod in self.pods("app=agents"):
+            name = pod["metadata"]["name"]
+            for container in pod["status"].get("containerStatuses", []):
+                if container["restartCount"]:
+                    said += self.tier.kubectl("logs", name, "-n", self.namespace, "--previous")
+                if "waiting" not in container["state"]:
+                    said += self.tier.log(name, namespace=self.namespace)
+        return [json.loads(line) for line in said.splitlines() if line.startswith("{")]
+
+    def written(self) -> list[dict[str, Any]]:
+        """Every write that was acknowledged to the application."""
+        return [line for line in self.lines() if line["event"] == "written"]
+
+    def wait_for_write(self, active: str, *, secs: float = 60) -> None:
+        """Waits until the application has written one more note, to that side."""
+        before = len(self.written())
+        self.wait_until(
+            lambda: any(line["active"] == active for line in self.written()[before:]),
+            what=f"a write to {active}",
+            secs=secs,
+        )
+
+    def stop_application(self) -> list[dict[str, Any]]:
+        """Ends its process in good order; every write that was acknowledged."""
+        pod = self.pods("app=agents")[0]["metadata"]["name"]
+        # The Deployment would start another one, and the log would go with the pod.
+        self.tier.kubectl("exec", pod, "-n", self.namespace, "--", "sh", "-c", f"kill -{signal.SIGTERM.value} 1")
+
+        def closed() -> list[dict[str, Any]] | None:
+            lines = [json.loads(x) for x in self.tier.kubectl("logs", pod, "-n", self.namespace).splitlines()]
+            return lines if lines and lines[-1]["event"] == "closed" else None
+
+        said: list[dict[str, Any]] = self.wait_until(closed, what="the end of the application", secs=60)
+        return [line for line in said if line["event"] == "written"]
+
+    def report(self) -> str:
+        """What went on, for a test that failed."""
+        parts = [
+            json.dumps(self.client.objects(kind, namespace=self.namespace)[0].get("status"), indent=1)
+            for kind in ("MemoryMigration", "MemoryBinding")
+            if self.client.objects(kind, namespace=self.namespace)
+        ]
+        for namespace in (self.namespace, SYSTEM):
+            parts.append(self.tier.kubectl("get", "pods,jobs", "-n", namespace, "-o", "wide"))
+            for pod in self.client.objects("Pod", namespace=namespace):
+                name = pod["metadata"]["name"]
+                try:
+                    text = self.tier.kubectl("logs", name, "-n", namespace, "--tail", "30")
+                except TestbedError as error:
+                    text = str(error)
+                parts.append(f"--- {name}\n{text}")
+        events = ("get", "events", "-n", self.namespace, "--sort-by", ".lastTimestamp")
+        return "\n".join([*parts, self.tier.kubectl(*events)])
+
+    def _examples(self) -> list[dict[str, Any]]:
+        """Both files, with this test's addresses."""
+        found: list[dict[str, Any]] = []
+        for name in ("online.yaml", "cluster/application.yaml"):
+            found += yaml.safe_load_all((_EXAMPLES / name).read_text("utf-8"))
+        for one in found:
+            key, spec = (one["kind"], one["metadata"]["name"]), one.get("spec", {})
+            if key == ("MemoryBackend", "agents-graph"):
+                spec |= {"address": self.servers.graph_address, "database": "neo4j"}
+            elif key == ("MemoryBackend", "agents-vectors"):
+                spec |= {"address": self.servers.vectors_address, "collection": self.collection, "distance": "dot"}
+            elif one["kind"] == "Deployment":
+                spec["template"]["spec"]["containers"][0]["image"] = IMAGE
+        return found
+
+
+def _seed() -> list[Document]:
+    """Records of three kinds; memories with vectors of length one, whose neighbours are the same by every metric."""
+    rng, found = random.Random(1), list[Document]()
+    for n in range(_SEED):
+        values = [rng.gauss(0, 1) for _ in range(_DIMENSIONS)]
+        length = math.hypot(*values)
+        unit = vector([value / length for value in values], model="m", normalized=True)
+        found.append(memory(f"m{n:04}", vectors=[unit]))
+        found.append({"kind": "entity", "id": f"e{n:04}", "name": f"entity {n}", "type": "Person"})
+        found.append({"kind": "relation", "id": f"r{n:04}", "from_id": f"e{n:04}", "to_id": "e0000", "type": "KNOWS"})
+    return found
