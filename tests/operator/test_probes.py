@@ -105,7 +105,7 @@ def test_a_binding_that_is_made_again_serves_where_it_served(
     """Everything but the stores is gone, as in a new cluster."""
     backend(life, "Reachable")
     journal = {"revision": 4, "mode": "Serving", "active": "b"}
-    (tmp_path / "standin" / "x.journal").write_text(json.dumps(journal))
+    (tmp_path / "standin" / "memory.journal").write_text(json.dumps(journal))
     life.client.apply(
         resource("MemoryBinding", "memory", {"initialBackendRef": {"name": "a"}}), namespace=life.namespace
     )
