@@ -6,8 +6,10 @@ import threading
 from pathlib import Path
 
 import httpx
+import pytest
 
-from support.operating import Life, Operator, migration, server, standin
+from support.operating import SWITCHED, Life, Operator, migration, resource, server, standin
+from support.standin_clients import StandinClients
 from testbed.kubernetes.client import ApiError, KubernetesObject
 from testbed.kubernetes.local_kubelet import LocalKubelet
 from testbed.wait import until
@@ -113,27 +115,36 @@ def test_silent_worker_is_replaced(life: Life, kubelet: LocalKubelet, operator: 
     assert life.until("Succeeded", secs=90)["shards"]["replaced"] >= 1
 
 
+@pytest.mark.fault
 def test_gitops_applies_every_second(life: Life, kubelet: LocalKubelet, operator: Operator, tmp_path: Path) -> None:
-    standin(tmp_path / "standin", transfer={"secs": 3})
-    ended = threading.Event()
-    failures: list[str] = []
+    """A field manager that owns everything, through the whole life with its switch; a human approves beside it."""
+    binding = resource("MemoryBinding", "memory", {"initialBackendRef": {"name": "a"}})
+    owned = [server("a"), server("b"), binding, migration("m", **SWITCHED)]
+    ended, failures = threading.Event(), list[str]()
 
     def manager() -> None:
-        while not ended.wait(1):
-            try:
-                life.client.apply(migration("m"), namespace=life.namespace, manager="argocd-controller", force=False)
-            except ApiError as error:
-                failures.append(str(error))
+        while not ended.is_set():
+            for one in owned:
+                try:
+                    life.client.apply(one, namespace=life.namespace, manager="argocd-controller", force=False)
+                except ApiError as error:
+                    failures.append(str(error))
+            ended.wait(1)
 
+    for name in ("a", "b"):
+        life.client.delete("MemoryBackend", name, namespace=life.namespace)
+    standin(tmp_path / "standin", transfer={"secs": 3})
     thread = threading.Thread(target=manager)
     thread.start()
     try:
-        life.apply()
-        status = life.until("Succeeded")
+        with StandinClients(life.client, life.namespace) as clients:
+            status = life.until("Succeeded")
+            life.at_rest("b", revision=4)
     finally:
         ended.set()
         thread.join()
     assert not failures, "no field is fought over"
+    assert not clients.problems()
     assert status["attempt"] == 1
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import time
+from base64 import b64decode
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from support.operating import SWITCHED, Life, Operator, Strikes, standin
+from support.operating import SWITCHED, Life, Operator, Strikes, resource, secret, standin
 from support.standin_clients import StandinClients
 from testbed.kubernetes.api_tier import ApiTier
 from testbed.kubernetes.local_kubelet import LocalKubelet
@@ -158,3 +159,24 @@ def test_api_server_away_in_the_copy_and_in_the_freeze(
     standin(tmp_path / "standin")
     assert life.until("Succeeded", secs=200)["attempt"] == 1
     life.at_rest("b")
+
+
+def test_secret_that_is_rotated_reaches_the_applications(
+    life: Life, tier: ApiTier, namespace: str, tmp_path: Path
+) -> None:
+    """While the binding serves: nobody touches a resource of ours."""
+
+    def password() -> str:
+        found = life.client.find("Secret", "memferry-binding-memory", namespace=namespace) or {}
+        return b64decode(found.get("data", {}).get("password", "")).decode()
+
+    graph = {"backend": "neo4j", "address": "graph:7687", "password": {"secretRef": {"name": "graph", "key": "word"}}}
+    made = [secret("graph", "word", "first"), resource("MemoryBackend", "graph", graph)]
+    binding = resource("MemoryBinding", "memory", {"initialBackendRef": {"name": "graph"}})
+    life.client.apply_all([*made, binding], namespace=namespace)
+    with Operator(tier, tmp_path, home=namespace, watch_namespaces=namespace, resync_secs="1") as operator:
+        until(lambda: password() == "first", what="the Secret of the binding", deadline_secs=30)
+        life.client.apply(secret("graph", "word", "second"), namespace=namespace)
+        until(lambda: password() == "second", what="the new password", deadline_secs=30)
+        assert "second" not in operator.process.log_since_start()
+        assert not operator.errors()

@@ -19,6 +19,7 @@ from support.stores import EmbeddedPlace
 from testbed.kubernetes.api_tier import ApiTier
 from testbed.kubernetes.local_kubelet import LocalKubelet
 from testbed.neo4j import Neo4jServer
+from testbed.proxy import FaultyProxy
 from testbed.qdrant import QdrantServer
 from testbed.wait import until
 
@@ -28,6 +29,7 @@ ONLINE: dict[str, Any] = {
     "cutover": {"bindingRef": {"name": "memory"}},
     "monitoring": {"duration": "1h", "interval": "5s"},
 }
+LEASE_SECS = 4
 Texts = dict[str, str | None]
 
 
@@ -50,29 +52,49 @@ class Memory:
 
 
 @pytest.fixture
+def network(tier: ApiTier, proxy: Callable[[int], FaultyProxy]) -> FaultyProxy:
+    """Between the application and the API server."""
+    return proxy(tier.port)
+
+
+@pytest.fixture
 def application(
-    life: Life, tier: ApiTier, namespace: str, claims: Path, operator: Operator, tmp_path: Path
+    life: Life,
+    tier: ApiTier,
+    namespace: str,
+    claims: Path,
+    network: FaultyProxy,
+    operator: Operator,
+    tmp_path: Path,
 ) -> Iterator[Application]:
     """Connected and writing to the source."""
+    kubeconfig = tmp_path / "kubeconfig"
+    kubeconfig.write_text(tier.kubeconfig.read_text().replace(f"127.0.0.1:{tier.port}", network.address))
     binding = resource("MemoryBinding", "memory", {"initialBackendRef": {"name": "file"}})
     life.client.apply_all([*embedded("file", "src"), *embedded("other", "dst"), binding], namespace=namespace)
     life.client.until(
         "MemoryBinding", "memory", lambda b: b.get("status", {}).get("active") == "file", namespace=namespace
     )
-    chosen = {"namespace": namespace, "interval-secs": 0.02, "lease-secs": 6, "freeze-wait-secs": 30}
+    chosen = {"namespace": namespace, "interval-secs": 0.02, "lease-secs": LEASE_SECS, "freeze-wait-secs": 60}
     env = {"MEMFERRY_CLAIMS": str(claims)}
-    with Application(Memory(tier.kubeconfig), tmp_path, "app", env=env, **chosen) as app:
+    with Application(Memory(kubeconfig), tmp_path, "app", env=env, **chosen) as app:
         app.goes_on()
         yield app
 
 
-def switch(life: Life, application: Application, target: str, spec: dict[str, Any]) -> dict[str, Any]:
-    """Runs a migration until the target serves and the application writes there."""
+def approve(life: Life, target: str, spec: dict[str, Any], before: Callable[[], None] = lambda: None) -> None:
+    """Runs a migration until it asks, and approves it."""
     spec = copy.deepcopy(spec)
     life.apply("file", target, **spec)
     asked = life.until("TrafficSwitch", reason="ApprovalRequired", secs=300)
     spec["cutover"]["approve"] = asked["approval"]["token"]
+    before()
     life.apply("file", target, **spec)
+
+
+def switch(life: Life, application: Application, target: str, spec: dict[str, Any]) -> dict[str, Any]:
+    """Runs a migration until the target serves and the application writes there."""
+    approve(life, target, spec)
     status = life.until("Monitoring", secs=120)
     assert status["traffic"]["active"] == target
     on(application, target)
@@ -145,6 +167,24 @@ def test_no_write_is_lost_there_and_back(
         record_property("switch", (secs, status["traffic"]["writeFreezeMillis"] / 1000))
     record_property("lost writes", len(missing))
     assert not missing
+
+
+@pytest.mark.fault
+@pytest.mark.timeout(300)
+def test_client_that_is_cut_off_writes_to_no_side(
+    life: Life, claims: Path, application: Application, network: FaultyProxy
+) -> None:
+    """It does not hear of the freeze and stops by itself, which is waited for; then it goes on at the target."""
+    spec = ONLINE | {"cutover": ONLINE["cutover"] | {"maxWriteFreeze": "90s"}}
+    approve(life, "other", spec, before=network.stall)
+    status = life.until("Monitoring", secs=120)
+    assert application.lines("written")[-1]["active"] == "file"
+    assert {line["code"] for line in application.lines("again")} == {"lease-lost"}
+    assert status["traffic"]["writeFreezeMillis"] > 1000 * LEASE_SECS
+    network.resume()
+    on(application, "other")
+    application.process.stop()
+    assert not lost(application.acknowledged(), texts(claims / "dst" / "agents.db"))
 
 
 @pytest.mark.timeout(600)

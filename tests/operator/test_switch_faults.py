@@ -77,13 +77,19 @@ def test_worker_that_hangs_in_the_freeze(
     life.at_rest("a", revision=3)
 
 
+@pytest.mark.parametrize("how", ["killed", "deleted"])
 def test_worker_that_dies_in_the_freeze(
-    life: Life, kubelet: LocalKubelet, clients: StandinClients, tmp_path: Path
+    how: str, life: Life, kubelet: LocalKubelet, clients: StandinClients, tmp_path: Path
 ) -> None:
     standin(tmp_path / "standin", FinalPass=HOLD)
     life.apply(**SWITCHED)
     life.until_step("FinalPass")
-    kubelet.process(SWITCH).kill9()
+    process = kubelet.process(SWITCH)
+    if how == "killed":
+        process.kill9()
+    else:
+        life.client.delete("Pod", next(n for n in life.running() if "-switch-" in n), namespace=life.namespace)
+    process.wait(deadline_secs=30)
     standin(tmp_path / "standin")
     assert life.until("Succeeded")["attempt"] == 1
     life.at_rest("b", revision=4)

@@ -71,7 +71,8 @@ def _command(draft: Draft) -> Command:
             frozen_until=traffic.frozen_until,
         )
     if verb == "Probe":
-        return Command(traffic.sequence, verb, stray=True if draft.status.plan and draft.status.plan.way_back else None)
+        stray = True if draft.status.plan and draft.status.plan.way_back else None
+        return Command(traffic.sequence, verb, stray=stray, parity=True if draft.spec.validation.parity else None)
     return Command(traffic.sequence, verb, direction=None if verb == "ReadJournal" else traffic.direction)
 
 

@@ -330,6 +330,10 @@ class MonitoringStatus(_Part):
     """Writes to the source since the switch."""
     client_errors: Count = 0
     """Errors that clients have reported since the switch."""
+    recall: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Share of the nearest neighbours that the target found in the last check."""
+    problem: Message = ""
+    """What the last check that failed found."""
 
 
 class Handled(_Part):
