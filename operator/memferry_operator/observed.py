@@ -134,6 +134,7 @@ class Command:
     active: str | None = None
     frozen_until: str | None = None
     stray: bool | None = None
+    parity: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

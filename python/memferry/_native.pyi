@@ -392,6 +392,12 @@ class Keys:
     def contains(self, records: Batch) -> bytes:
         """One byte a record: 1 where its kind and id were added."""
 
+    def add_places(self, records: Batch, namespace: str) -> None:
+        """Adds where a store that files all kinds together, under UUIDs and numbers, has every record."""
+
+    def contains_places(self, records: Batch, namespace: str) -> bytes:
+        """One byte a record: 1 where its place was added."""
+
     def contains_owners(self, records: Batch) -> bytes:
         """One byte a record: 1 where its owner was added as an entity."""
 

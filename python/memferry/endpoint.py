@@ -134,6 +134,7 @@ class Endpoint:
         self._asked: dict[str, Any] = {"model": model}
         if dimensions is not None:
             self._asked["dimensions"] = dimensions
+        self._key = settings.api_key
         headers = {"Authorization": f"Bearer {settings.api_key}"} if settings.api_key else {}
         self._client = httpx.Client(headers=headers, timeout=settings.timeout_secs, follow_redirects=False)
 
@@ -181,20 +182,22 @@ class Endpoint:
         if status == 429:
             wait = _wait_secs(response.headers.get("retry-after"))
             return TransientError("throttled", f"{place}: it asks to be called later", retry_after_secs=wait)
-        told = f"{place}: HTTP {status}: {_told(response)}"
+        told = f"{place}: HTTP {status}: {_told(response, self._key)}"
         if status in _UNAVAILABLE:
             wait = _wait_secs(response.headers.get("retry-after"))
             return TransientError("unavailable", told, retry_after_secs=wait)
         return TextRefusedError("refused", told) if status in _NOT_THESE_TEXTS else StoreError("refused", told)
 
 
-def _told(response: httpx.Response) -> str:
+def _told(response: httpx.Response, key: str | None) -> str:
+    """What the endpoint says, without the key, which it may repeat."""
     try:
         error = response.json()["error"]
         text = error["message"] if isinstance(error, dict) else error
     except (ValueError, KeyError, TypeError):
         text = response.text
-    return " ".join(str(text).split())[:_MAX_TOLD_CHARS]
+    said = str(text).replace(key, "***") if key else str(text)
+    return " ".join(said.split())[:_MAX_TOLD_CHARS]
 
 
 def _wait_secs(header: str | None) -> float | None:

@@ -21,8 +21,8 @@ BINDINGS: Final = "binding/"
 """Before the name of a binding, whose journal stands beside the migrations."""
 
 _SCAN: Final = 500
-_OF_A_RUN: Final = ("range/", "quarantine/", "moved/", "conflict/", "joined", "rest", "base", "report")
-"""What a new run forgets."""
+_OF_A_RUN: Final = ("range/", "quarantine/", "moved/", "conflict/", "joined", "rest", "compared", "report")
+"""What a new run forgets: prefixes of keys, none of which another document may begin with."""
 
 
 def _text(value: object) -> str:
@@ -135,7 +135,7 @@ class Ledger(Lock):
             "previous",
             "joined",
             "rest",
-            "base",
+            "compared",
             "mixed",
             "created",
             "report",

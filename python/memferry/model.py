@@ -21,7 +21,6 @@ __all__ = [
     "UNCHANGED",
     "UPDATE",
     "Books",
-    "Existing",
     "KindBooks",
     "Limits",
     "OnConflict",
@@ -55,7 +54,6 @@ Outcome = Literal[
 ]
 OnExisting = Literal["refuse", "keep", "overwrite"]
 OnConflict = Literal["keep", "source"]
-Existing = tuple[str, str]
 
 
 CREATE, UPDATE, UNCHANGED, CONFLICT, EXISTING = range(5)

@@ -77,6 +77,7 @@ def ends(manifest: Manifest, migration: MemoryMigration, surroundings: Surroundi
         max_quarantined=spec.transfer.max_quarantined,
         parallelism=min([spec.transfer.parallelism, *concurrency]),
         parity=parity.queries if parity else 0,
+        neighbours=parity.k if parity else Options.neighbours,
         min_recall=float(parity.min_recall) if parity else None,
         transform=_decisions(manifest, migration),
         max_records_per_second=min((float(rate) for rate in rates if rate is not None), default=None),

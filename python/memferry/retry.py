@@ -15,6 +15,8 @@ __all__ = ["give_up_on", "retrying"]
 ATTEMPTS: Final = 40
 """So many that the deadline decides: a server takes its time to come back."""
 DEADLINE_SECS: Final = 120.0
+LONGEST_WAIT_SECS: Final = 60.0
+"""The longest that a store can ask for; then it is asked again. Nobody can end a wait but by a second signal."""
 
 T = TypeVar("T")
 
@@ -29,7 +31,7 @@ def give_up_on(stop: threading.Event) -> None:
 
 def _wait(error: Exception) -> bool | float:
     if isinstance(error, TransientError) and not _stop.is_set():
-        return error.retry_after_secs or True
+        return min(error.retry_after_secs, LONGEST_WAIT_SECS) if error.retry_after_secs else True
     return False
 
 

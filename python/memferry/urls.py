@@ -206,6 +206,12 @@ def _options(text: str, backend: str, query: str) -> dict[str, str]:
 def _file(text: str, backend: str, path: str, query: str) -> StoreUrl:
     if not path:
         raise _refuse(text, "no file is named")
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise _refuse(
+            ascii(text)[1:-1], "the name of the file is not UTF-8", "give it another name, or a link"
+        ) from None
     longest = max(len(os.fsencode(part)) for part in (*Path(path).parts, Path(path).name))
     if longest > _MAX_NAME_BYTES:
         raise RefusedError(

@@ -192,7 +192,7 @@ def test_rights_of_operator_people_and_clients(tier: ApiTier, tmp_path: Path) ->
         wait_until_served(tier)
         with tier.service_account_client(NAMESPACE, "ferry-memferry") as operator:
             by = owned.owner("m", "00000000-0000-0000-0000-000000000000")
-            for one in owned.rights("m", by, shards=2, binding="memory"):
+            for one in owned.rights("m", by, shards=2):
                 del one["metadata"]["ownerReferences"]
                 operator.apply(one, namespace=namespace)
             for kind in ("Secret", "ConfigMap"):
@@ -203,7 +203,7 @@ def test_rights_of_operator_people_and_clients(tier: ApiTier, tmp_path: Path) ->
                 operator.objects("MemoryMigration", namespace="default")
             assert caught.value.code == 403
         with tier.service_account_client(namespace, "agents") as application:
-            assert application.objects("MemoryBinding", namespace=namespace) == []
+            assert application.find("MemoryBinding", "memory", namespace=namespace) is None
             assert application.find("Secret", "memferry-binding-memory", namespace=namespace) is None
             with pytest.raises(ApiError) as caught:
                 application.find("Secret", "another", namespace=namespace)
@@ -219,6 +219,20 @@ def test_rights_of_operator_people_and_clients(tier: ApiTier, tmp_path: Path) ->
         client.until("ClusterRole", "edit", lambda role: "memorymigrations" in json.dumps(role["rules"]))
         with tier.service_account_client(namespace, "person") as person:
             person.create({**migration(), "metadata": {"name": "row", "namespace": namespace}})
+
+
+def test_clients_may_what_the_example_gives_them(tier: ApiTier, tmp_path: Path) -> None:
+    who = {"namespace": "agents", "serviceAccount": "agents", "binding": "agents-memory"}
+    made = _render(tier, tmp_path, {"rbac": {"bindingClients": [who]}})
+    roles = [one for one in made if one["kind"] in {"Role", "ClusterRole"}]
+    ours = [one["rules"] for one in roles if one["metadata"]["name"].endswith(("-binding-client", "-memory-secret"))]
+    documents = yaml.safe_load_all((CHART.parents[1] / "examples" / "cluster" / "application.yaml").read_text("utf-8"))
+    [example] = [one["rules"] for one in documents if one["kind"] == "Role"]
+
+    def verbs(rules: list[dict[str, Any]]) -> dict[str, list[str]]:
+        return {rule["resources"][0]: rule["verbs"] for rule in rules}
+
+    assert verbs([rule for rules in ours for rule in rules]) == verbs(example)
 
 
 def test_the_operator_reads_its_environment(tier: ApiTier, tmp_path: Path) -> None:

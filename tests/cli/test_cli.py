@@ -179,6 +179,7 @@ def test_conflicts_and_quarantine_exit_1(cli: Cli, tmp_path: Path) -> None:
     final = last_json(done.stdout)
     assert (done.returncode, final["outcome"], final["kinds"]["memory"]["conflicts"]) == (1, "not_proven", 1)
     assert "m00010" in done.stderr
+    assert "not_proven: 1 left as the target has them; all others are there" in done.stderr
     assert cli("verify", "memory.jsonl", "agents.db").returncode == 1
     assert cli("migrate", "memory.jsonl", "agents.db", "--on-conflict", "source").returncode == 0
 
@@ -206,7 +207,10 @@ def test_conflicts_and_quarantine_exit_1(cli: Cli, tmp_path: Path) -> None:
         (["migrate", "memory.jsonl", "agents.db", "--accept", "nonsense"], "invalid"),
         (["migrate", "memory.jsonl", "agents.db", "--on-existing", "maybe"], "invalid"),
         (["migrate", "memory.jsonl", "agents.db", "--on-conflict", "maybe"], "invalid"),
+        (["migrate", "memory.jsonl", "\udcff.jsonl"], "url"),
+        (["migrate", "\udcff.db", "agents.db"], "url"),
         (["plan", "nothing.jsonl", "agents.db"], "store-missing"),
+        (["plan", "memory.jsonl", "agents.db", "--save", "text.db/plan.json"], "invalid"),
         (["verify", "memory.jsonl", "agents.db"], "no-migration"),
         (["status", "agents.db"], "no-migration"),
         (["report", "agents.db"], "no-migration"),
@@ -230,6 +234,7 @@ def test_what_is_refused_exits_2_and_writes_nothing(cli: Cli, tmp_path: Path, ar
     final = last_json(done.stdout)
     assert (final["outcome"], final["error"]["code"]) == ("refused", code)
     assert final["error"]["message"]
+    assert final["error"].get("hint", "") in done.stderr
     assert f"error[{code}]" in done.stderr
     assert sorted(tmp_path.rglob("*")) == before
 
@@ -294,6 +299,9 @@ def test_several_migrations_have_to_be_named(cli: Cli, tmp_path: Path) -> None:
     done = cli("rollback", "agents.db", "--migration", second, "--json")
     assert (done.returncode, last_json(done.stdout)["outcome"]) == (0, "rolled_back")
     assert f"{second}  rolled_back\n" in cli("status", "agents.db").stdout
+    nobody = cli("status", "agents.db", "--migration", "none", "--json")
+    assert (nobody.returncode, last_json(nobody.stdout)["error"]["code"]) == (2, "no-migration")
+    assert first in nobody.stderr
     told = cli("report", "agents.db", "--migration", second)
     assert (told.returncode, f"migration {second} was rolled back" in told.stderr) == (2, True)
     assert ("memory", "o") not in read_embedded(tmp_path / "agents.db").records
@@ -372,6 +380,15 @@ def test_without_a_terminal_there_is_no_escape(cli: Cli, tmp_path: Path) -> None
     write(tmp_path)
     for done in (cli("migrate", "memory.jsonl", "agents.db"), cli("migrate", "nothing.db", "agents.db")):
         assert "\x1b" not in done.stdout + done.stderr
+
+
+def test_ids_of_records_move_no_cursor(cli: Cli, tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "memory.jsonl", [memory("\x1b[2J\u202eodd"), memory("\x1b[2J\u202eodd")])
+    assert cli("migrate", "memory.jsonl", "agents.db").returncode == 1
+    told = cli("quarantine", "list", "agents.db")
+    assert "\\x1b[2J\\u202eodd" in told.stdout
+    assert "not_proven: 2 not moved; all others" in cli("verify", "memory.jsonl", "agents.db").stdout
+    assert not set("\x1b\u202e") & set(told.stdout)
 
 
 def test_a_report_fits_80_columns(cli: Cli, tmp_path: Path) -> None:

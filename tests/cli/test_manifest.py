@@ -191,8 +191,8 @@ def test_a_hybrid_store_and_parity(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert found.target.vectors is not None
     assert (found.target.backend, found.target.vectors.name) == ("hybrid", "agents")
     assert found.target.graph.secrets.password == SECRET
-    assert (found.options.parity, found.options.min_recall) == (7, 0.5)
-    assert found.left_out == ["spec.validation.parity.k"]
+    assert (found.options.parity, found.options.neighbours, found.options.min_recall) == (7, 3, 0.5)
+    assert found.left_out == []
 
 
 def test_a_secret_of_a_cluster_is_looked_for_in_the_usual_variable(

@@ -255,7 +255,7 @@ def test_bad_vectors_end_the_run_and_nothing_is_written(
     [
         ((401, {}, {"error": {"message": f"bad key {KEY}"}}), "unauthorized", 2, "does not take the key"),
         ((404, {}, {"error": {"message": "no model new"}}), "refused", 3, "HTTP 404: no model new"),
-        ((400, {}, {"error": {"message": "no model new"}}), "refused", 3, "HTTP 400: no model new"),
+        ((400, {}, {"error": {"message": f"no model new for {KEY}"}}), "refused", 3, "no model new for ***"),
         ((200, {}, {"data": []}), "refused", 3, "0 vectors for 1 texts"),
         ((200, {}, b"<html>"), "refused", 3, "no answer to it"),
         ((200, {}, {"data": [{"index": 0, "embedding": [float("nan")]}]}), "refused", 3, "with NaN"),

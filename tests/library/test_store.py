@@ -20,6 +20,7 @@ from memferry import Record, RefusedError, Store, StoreError, TransientError, Ve
 from memferry._native import EmbeddedStore
 from memferry.model import KINDS
 from support.documents import documents, lines
+from support.stores import execute
 
 WRITABLE = ["embedded", "qdrant", "neo4j", "hybrid"]
 BY_WORDS = ["embedded", "neo4j", "hybrid"]
@@ -391,3 +392,23 @@ def test_a_store_that_several_open_for_the_first_time_is_made_once(tmp_path: Pat
         assert list(pool.map(work, range(8))) == [1] * 8
     with memferry.open(tmp_path / "agents.db") as store:
         assert {record.id for record in store.list()} == {str(number) for number in range(8)}
+
+
+def test_a_text_index_that_cannot_be_built_keeps_nobody_out(tmp_path: Path) -> None:
+    path = tmp_path / "agents.db"
+    with memferry.open(path) as store:
+        store.put(memferry.Record("memory", "m1", content="Ann likes tea"))
+    behind: tuple[str, list[Any]] = ("INSERT OR REPLACE INTO memferry_meta VALUES ('text_index', 'stale')", [])
+    assert execute(path, [behind]) == 1
+    with (
+        memferry.open(path, read_only=True) as store,
+        pytest.raises(StoreError, match="text index is behind") as refused,
+    ):
+        store.search("tea")
+    assert refused.value.code == "refused"
+    with memferry.open(path) as store:
+        assert execute(path, [("DROP TABLE memory_fts_data", [])]) >= 0
+        with pytest.raises(StoreError, match=r"agents\.db"):
+            store.search("tea")
+        # No transaction is left open.
+        assert store.put(memferry.Record("memory", "m2", content="Bob too")) == 1

@@ -49,7 +49,7 @@ MIGRATION_STATUS: dict[str, Any] = {
     | {"writeFreezeMillis": 900, "returns": 1, "returnedAt": NOW},
     "validation": {"compared": 9, "missing": 0, "extra": 0, "different": 0, "foreign": 2}
     | {"reportRef": {"name": "m-result", "key": "verify.json"}},
-    "monitoring": {"failures": 1, "checkedAt": NOW, "strayWrites": 0, "clientErrors": 2},
+    "monitoring": {"failures": 1, "checkedAt": NOW, "strayWrites": 0, "clientErrors": 2, "recall": 0.9, "problem": ""},
     "handled": {"retryToken": "1", "operationToken": "2", "suspended": False},
     "history": [{"phase": "Pending", "startedAt": NOW, "completedAt": NOW, "attempt": 1, "message": "planned"}],
     "conditions": [CONDITION | {"observedGeneration": 2}],
@@ -66,6 +66,7 @@ BACKEND_STATUS: dict[str, Any] = {
     "capabilities": ["write", "vector-search"],
     "users": [{"kind": "MemoryMigration", "name": "m"}, {"kind": "MemoryBinding", "name": "m"}],
     "checkedAt": NOW,
+    "failures": 0,
     "conditions": [CONDITION],
 }
 BINDING_STATUS: dict[str, Any] = {

@@ -31,16 +31,15 @@ def locked_qdrant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[QdrantSe
         yield server
 
 
-@pytest.fixture
-def servers(node: NodeTier, empty_neo4j: Neo4jServer, locked_qdrant: QdrantServer) -> Servers:
-    """Neo4j and Qdrant, reachable from pods; the graph is empty."""
-    return Servers(node, empty_neo4j, locked_qdrant)
+@pytest.fixture(scope="module")
+def servers(node: NodeTier, neo4j_server: Neo4jServer, locked_qdrant: QdrantServer) -> Servers:
+    """Neo4j and Qdrant, reachable from pods."""
+    return Servers(node, neo4j_server, locked_qdrant)
 
 
 @pytest.fixture
 def agents(node: NodeTier, servers: Servers, tmp_path: Path) -> Iterator[Agents]:
-    """The example application, writing to its embedded store on a claim."""
-    with node.namespace("agents", labels=RESTRICTED) as namespace:
-        application = Agents(node, namespace, servers, tmp_path)
-        application.start()
+    """The example application, writing to its embedded store on a claim; the graph is empty."""
+    servers.neo4j.wipe()
+    with Agents.started(node, servers, tmp_path) as application:
         yield application

@@ -350,3 +350,30 @@ def test_a_status_is_not_rebuilt_before_the_binding_has_its_own() -> None:
     w.binding = whole
     w.run()
     assert w.status.phase == "Succeeded"
+
+
+def test_a_target_that_finds_too_little_goes_home_where_that_is_asked_for() -> None:
+    spec = {**ONLINE, "validation": {"parity": {"minRecall": "0.9"}}}
+    spec["monitoring"] = {"duration": "10m", "interval": "5s", "autoSwitchBack": True}
+    w = World(spec=spec, bound=True)
+    w.run(until=lambda: w.status.phase == "Monitoring")
+    w.probe = {"parity": {"recall": None, "reached": None}}
+    w.run(rounds=60)
+    assert w.status.monitoring is not None
+    assert w.status.monitoring.failures == 0, "no data is no failure"
+    w.probe = {"parity": {"recall": 0.5, "reached": False}}
+    w.run(until=lambda: w.status.phase == "TrafficSwitch")
+    assert w.command is not None
+    text = w.status.history[-1].message
+    assert text == "3 checks failed in a row, the last one: b finds 0.500 of the nearest neighbours, 0.9 are wanted"
+    w.probe = {}
+    w.run()
+    assert w.status.phase == "SwitchedBack"
+
+
+@pytest.mark.parametrize("parity", [True, False])
+def test_parity_is_watched_where_it_is_asked_for(parity: bool) -> None:
+    w = World(spec={**ONLINE, "validation": {"parity": {}}} if parity else dict(ONLINE), bound=True)
+    w.run(until=lambda: w.command is not None and w.command.verb == "Probe")
+    assert w.command is not None
+    assert w.command.parity == (True if parity else None)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import math
 import os
 import random
 import signal
+import warnings
 from base64 import b64encode
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import yaml
 
@@ -25,7 +27,7 @@ from testbed.neo4j import Neo4jServer
 from testbed.qdrant import QdrantServer
 from testbed.wait import until
 
-__all__ = ["RESTRICTED", "SYSTEM", "Agents", "Servers", "install"]
+__all__ = ["BINDING", "MIGRATION", "RESTRICTED", "SYSTEM", "Agents", "Servers", "install"]
 
 SYSTEM: Final = "memferry-system"
 RESTRICTED: Final = {"pod-security.kubernetes.io/enforce": "restricted"}
@@ -63,8 +65,10 @@ class Servers:
 
     def points(self, collection: str) -> int:
         """How many points are in a collection; past memferry."""
-        with self.qdrant.client() as client:
-            return int(client.count(collection, exact=True).count)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Api key is used with an insecure connection")
+            with self.qdrant.client() as client:
+                return int(client.count(collection, exact=True).count)
 
 
 class Agents:
@@ -89,10 +93,24 @@ class Agents:
         tier.claim("agents-data", namespace=namespace, folder=place.folder)
         self.path = place.path
 
+    @classmethod
+    @contextlib.contextmanager
+    def started(cls, tier: NodeTier, servers: Servers, folder: Path) -> Iterator[Self]:
+        """In a namespace of its own under restricted pod security; the application writes."""
+        with tier.namespace("agents", labels=RESTRICTED) as namespace:
+            agents = cls(tier, namespace, servers, folder)
+            agents.start()
+            yield agents
+
     @property
     def migration(self) -> dict[str, Any]:
         """The MemoryMigration, to be changed before it is applied."""
         return self._resources["MemoryMigration", MIGRATION]
+
+    @property
+    def backends(self) -> list[str]:
+        """Names of the MemoryBackends."""
+        return [name for kind, name in self._resources if kind == "MemoryBackend"]
 
     def start(self) -> None:
         """Everything but the migration, until the application writes."""
@@ -190,6 +208,44 @@ class Agents:
 
         said: list[dict[str, Any]] = self.wait_until(closed, what="the end of the application", secs=60)
         return [line for line in said if line["event"] == "written"]
+
+    def lost(self, written: Iterable[Mapping[str, Any]]) -> list[str]:
+        """Ids of those writes that the target has not, or not as they were written."""
+        found = self.servers.notes()
+        return [one["id"] for one in written if found.get(one["id"]) != f"note {int(one['id'][-8:])} of app"]
+
+    def worker(self, role: str) -> dict[str, Any]:
+        """A pod that works in a role, as soon as it has said something."""
+        labels = f"memferry.dev/migration={MIGRATION},memferry.dev/role={role}"
+
+        def works() -> dict[str, Any] | None:
+            for pod in self.pods(labels):
+                running = pod["status"].get("phase") == "Running" and "deletionTimestamp" not in pod["metadata"]
+                if running and "progress" in self.tier.log(pod["metadata"]["name"], namespace=self.namespace):
+                    return pod
+            return None
+
+        found: dict[str, Any] = self.wait_until(works, what=f"a pod that does {role}", secs=60)
+        return found
+
+    def signal(self, pod: Mapping[str, Any], number: signal.Signals) -> None:
+        """Sends a signal to the process of a worker, past the kubelet."""
+        script = 'for p in /proc/[0-9]*; do tr "\\0" "\\n" < $p/environ | grep -qx "MEMFERRY_POD_UID=$0" && '
+        script += 'kill "-$1" "${p#/proc/}"; done 2>/dev/null; true'
+        uid, name = pod["metadata"]["uid"], number.name.removeprefix("SIG")
+        self.tier.box.run(["sh", "-c", script, uid, name], what=f"{number.name} to a worker")
+
+    def stall_worker(self, role: str) -> None:
+        """Stops a worker for longer than `stallTimeout`, until the operator gives it up; another one takes over."""
+        pod = self.worker(role)
+        self.signal(pod, signal.SIGSTOP)
+
+        def given_up() -> bool:
+            found = self.client.find("Pod", pod["metadata"]["name"], namespace=self.namespace)
+            return found is None or "deletionTimestamp" in found["metadata"]
+
+        self.wait_until(given_up, what="the end of a worker that says nothing", secs=90)
+        self.signal(pod, signal.SIGCONT)
 
     def report(self) -> str:
         """What went on, for a test that failed."""

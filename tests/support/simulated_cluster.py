@@ -58,6 +58,7 @@ class World:
     """Everything there is, and everything that can happen to it.
 
     Attributes:
+        probe: What else the switch worker answers to a `Probe`.
         exits: Exit codes that workers will end with, by role, used up one after another; then 0.
         log: Every action that was done.
     """
@@ -81,6 +82,7 @@ class World:
     results: dict[str, dict[str, Any]] = field(default_factory=dict)
     command: Command | None = None
     exits: dict[str, list[int]] = field(default_factory=dict)
+    probe: dict[str, Any] = field(default_factory=dict)
     final_pass: list[dict[str, Any]] = field(default_factory=list)
     passes: int = 0
     conflicts: int = 0
@@ -301,6 +303,7 @@ class World:
                 self._carry(self.serving())
         elif command.verb == "Probe":
             body = {"source": {"reachable": True}, "target": {"reachable": True}, "stray": {"records": 0, "ids": []}}
+            body |= self.probe
         return Answer(command.sequence, command.verb, done, code="" if done else code, message="", body=body)
 
     def _carry(self, side: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from memferry import errors
+from memferry import errors, retry
 from memferry._native import error_codes
 from memferry.errors import (
     CATALOGUE,
@@ -50,6 +50,13 @@ def test_an_error_keeps_what_it_was_told() -> None:
     assert transient.retry_after_secs == 2.5
     assert isinstance(from_native("store-missing", "gone", None), RefusedError)
     assert type(from_native("disk-full", "full", None)) is StoreError
+
+
+def test_a_store_is_asked_again_however_long_it_asks_to_wait() -> None:
+    waits = {asked: retry._wait(TransientError("throttled", "later", retry_after_secs=asked)) for asked in (2.5, 1e9)}
+    assert waits == {2.5: 2.5, 1e9: retry.LONGEST_WAIT_SECS}
+    assert retry._wait(TransientError("unavailable", "away")) is True
+    assert retry._wait(StoreError("refused", "no")) is False
 
 
 def test_a_code_outside_the_catalogue_is_seen() -> None:

@@ -83,6 +83,7 @@ def test_a_new_run_forgets_findings_and_keeps_originals(ledger: Ledger) -> None:
     ledger.quarantine(0, 0, [Quarantined("7", "memory", "m", "bad", "why", b"raw")])
     ledger.conflict(0, 0, [("memory", "m", "changed")])
     ledger.save_original("memory", "m", "the first")
+    ledger.save_baseline(0, 0, b"at the switch")
     ledger.start_run('{"second":1}', plan_hash="b")
     run = ledger.run()
     assert run is not None
@@ -92,6 +93,7 @@ def test_a_new_run_forgets_findings_and_keeps_originals(ledger: Ledger) -> None:
     assert list(ledger.quarantined()) == []
     assert list(ledger.conflicts()) == []
     assert list(ledger.originals()) == [("memory/m", "the first")]
+    assert list(ledger.baseline()) == [b"at the switch"]
 
 
 def test_a_newer_run_is_refused(ledger: Ledger) -> None:

@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from memferry.phases.plan import migration_id
 from memferry.phases.rollback import rollback
 from memferry.records import Record
 from memferry.stores import open_source, open_target
-from memferry.urls import StoreUrl
+from memferry.urls import StoreUrl, parse_url
+from memferry.worker.switch import Switch
 from support import switching
 from support.checker import differences, read_embedded
 from support.hybrid import total
@@ -176,6 +178,57 @@ def test_the_journal_of_a_source_that_takes_nothing_of_ours_is_kept_beside_it(ma
         assert driver.done("Journal", **entry)["kept"] == {"source": "state", "target": "store"}
         assert driver.done("ReadJournal")["journal"] == entry
     assert sorted(path.name for path in file.parent.iterdir()) == ["agents.db", "memory.json"]
+
+
+# -- after the switch
+
+
+def test_what_the_target_finds_is_watched(make_job: MakeJob) -> None:
+    parity = {"validation": {"parity": {"queries": 8, "k": 3, "minRecall": "0.9"}}}
+    job = make_job("embedded", records=40, **ONLINE, **parity)
+    job.done("plan")
+    job.done("transfer")
+    checked = job.done("verify")["parity"]
+    assert (checked["samples"], checked["neighbours"]) == (8, 3)
+    assert checked["target_recall"] >= 0.9
+    with driving(job) as driver:
+        driver.flip()
+        assert "parity" not in driver.done("Probe")
+        told = driver.done("Probe", parity=True)["parity"]
+        assert (told["samples"], told["neighbours"], told["reached"]) == (8, 3, True)
+        with application(driver.target) as store:
+            nearer = [record for record in store.list(kind="memory") if record.vectors][:10]
+            store.put([replace(record, id=f"new-{record.id}") for record in nearer])
+            store.delete_many([record.identity for record in nearer[5:]])
+        told = driver.done("Probe", parity=True)["parity"]
+        assert told["reached"], "what the application wrote is no fault of the migration"
+        with application(driver.target) as store:
+            store.delete_many([record.identity for record in store.list() if record.vectors])
+        told = driver.done("Probe", parity=True)["parity"]
+        assert (told["samples"], told["recall"], told["reached"]) == (0, None, None), "no data is inconclusive"
+
+
+def test_a_target_that_finds_too_little_is_told(copied: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    copied.spec["validation"] = {"parity": {"queries": 5, "k": 3, "minRecall": "0.9"}}
+    copied.run("verify")
+    with driving(copied) as driver:
+        driver.flip()
+        search = Store.search
+
+        def broken(self: Store, *args: Any, **named: Any) -> Any:
+            return search(self, *args, **named) if named.get("exact") else []
+
+        monkeypatch.setattr(Store, "search", broken)
+        told = driver.done("Probe", parity=True)["parity"]
+        assert (told["samples"], told["recall"], told["reached"]) == (5, 0.0, False)
+
+
+def test_stores_that_cannot_be_searched_say_nothing(make_job: MakeJob) -> None:
+    with driving(proven(make_job("embedded", records=10, **ONLINE))) as driver:
+        driver.work = replace(driver.work, ends=replace(driver.work.ends, source=parse_url("jsonl:none.jsonl")))
+        driver.switch = Switch(driver.work)
+        told = driver.done("Probe", parity=True)["parity"]
+    assert (told["reached"], told["error"]["code"]) == (None, "unsupported")
 
 
 # -- home

@@ -66,11 +66,10 @@ def _judge(draft: Draft, said: Answer, state: MonitoringStatus) -> None:
     binding, failures = draft.observed.binding, state.failures
     errors = sum(client.errors for client in binding.clients) if binding else 0
     found = said.body.get("stray") or {}
-    stray = int(found.get("records") or 0)
+    stray, parity = int(found.get("records") or 0), said.body.get("parity") or {}
+    problem = _problem(draft, said, errors - state.client_errors) if said.done else state.problem
     if said.done:
-        away = (said.body.get("target") or {}).get("reachable") is False
-        bad = away or errors > state.client_errors
-        failures = failures + 1 if bad else 0
+        failures = failures + 1 if problem else 0
     if stray > state.stray_writes:
         ids = ", ".join("/".join(map(str, one)) for one in (found.get("ids") or [])[:5])
         draft.act(Emit("Warning", "StrayWrites", f"{stray} records were written to {draft.source} since: {ids}"))
@@ -80,17 +79,33 @@ def _judge(draft: Draft, said: Answer, state: MonitoringStatus) -> None:
             checked_at=times.text(draft.now),
             stray_writes=max(stray, state.stray_writes),
             client_errors=errors,
+            recall=parity.get("recall"),
+            problem=problem,
         ),
     )
     _pass(draft)
 
 
+def _problem(draft: Draft, said: Answer, errors: int) -> str:
+    """What speaks against the new side; nothing where nothing does, or where that is not known."""
+    target, parity = said.body.get("target") or {}, said.body.get("parity") or {}
+    if target.get("reachable") is False:
+        return f"{draft.target} does not answer: {(target.get('error') or {}).get('message', '')}"
+    if errors > 0:
+        return f"{errors} errors of {draft.target} were reported by clients"
+    asked = draft.spec.validation.parity
+    if asked and parity.get("reached") is False:
+        return f"{draft.target} finds {parity['recall']:.3f} of the nearest neighbours, {asked.min_recall} are wanted"
+    return ""
+
+
 def _failed(draft: Draft, state: MonitoringStatus) -> None:
+    why = f"{state.failures} checks failed in a row, the last one: {state.problem}"
     if draft.spec.monitoring.auto_switch_back and draft.status.plan and draft.status.plan.way_back:
-        switch_back(draft, f"{state.failures} checks failed in a row")
+        switch_back(draft, why)
     else:
-        draft.condition("MonitoringPassed", "False", "Failed", f"{state.failures} checks failed in a row")
-        draft.stall(StallReason.MONITORING_FAILED, f"{state.failures} checks failed in a row; {draft.target} serves")
+        draft.condition("MonitoringPassed", "False", "Failed", why)
+        draft.stall(StallReason.MONITORING_FAILED, f"{why}; {draft.target} serves")
 
 
 def switch_back(draft: Draft, why: str) -> None:

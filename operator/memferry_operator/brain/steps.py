@@ -71,7 +71,8 @@ def _command(draft: Draft) -> Command:
             frozen_until=traffic.frozen_until,
         )
     if verb == "Probe":
-        return Command(traffic.sequence, verb, stray=True if draft.status.plan and draft.status.plan.way_back else None)
+        stray = True if draft.status.plan and draft.status.plan.way_back else None
+        return Command(traffic.sequence, verb, stray=stray, parity=True if draft.spec.validation.parity else None)
     return Command(traffic.sequence, verb, direction=None if verb == "ReadJournal" else traffic.direction)
 
 
@@ -297,8 +298,8 @@ def _kept(draft: Draft, said: Answer) -> bool:
 def _nobody_writes(draft: Draft) -> bool:
     """Whether there is no worker to write the journals, or there was one for long enough."""
     job, since = draft.observed.job("switch", draft.status.attempt), times.instant(draft.traffic.returned_at)
-    late = since is None or draft.now > since + _JOURNAL_WAIT
-    return late or draft.observed.ending or job is None or job.ended or job.deleting
+    gone = draft.observed.ending or job is None or job.ended or job.deleting
+    return gone or since is None or draft.now > since + _JOURNAL_WAIT
 
 
 def _overtaken(draft: Draft, binding: BindingState) -> None:

@@ -131,13 +131,7 @@ class Hands:
         observed, api = seen.observed, self._api
         namespace, name = observed.namespace, observed.name
         by = owned.owner(name, observed.uid)
-        reference = observed.spec.cutover.binding_ref if observed.spec else None
-        account, role, bound = owned.rights(
-            name,
-            by,
-            shards=action.shards,
-            binding=reference.name if reference else None,
-        )
+        account, role, bound = owned.rights(name, by, shards=action.shards)
         rbac = "rbac.authorization.k8s.io/v1"
         await api.apply(path("v1", "serviceaccounts", namespace, names.account(name)), account)
         await api.apply(path(rbac, "roles", namespace, names.account(name)), role)

@@ -181,6 +181,7 @@ def command(text: str | None) -> Command | None:
         active=said.get("active"),
         frozen_until=said.get("frozenUntil"),
         stray=said.get("stray"),
+        parity=said.get("parity"),
     )
 
 

@@ -35,21 +35,21 @@ def _object(
     return {"apiVersion": api_version, "kind": kind, "metadata": meta}
 
 
-def rights(migration: str, owned_by: Object, *, shards: int, binding: str | None) -> tuple[Object, Object, Object]:
+def rights(migration: str, owned_by: Object, *, shards: int) -> tuple[Object, Object, Object]:
     """Account, Role and RoleBinding of the workers: exactly their own objects, by name."""
     account = names.account(migration)
     held = [names.lease(migration, role) for role in ("plan", "verify", "switch", "retire")]
     held += [names.shard(migration, index) for index in range(shards)]
-    change = ["get", "update", "patch"]
     rules = [
-        {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "resourceNames": held, "verbs": change},
-        {"apiGroups": [""], "resources": ["secrets"], "resourceNames": [names.result(migration)], "verbs": change},
+        {
+            "apiGroups": ["coordination.k8s.io"],
+            "resources": ["leases"],
+            "resourceNames": held,
+            "verbs": ["get", "patch"],
+        },
+        {"apiGroups": [""], "resources": ["secrets"], "resourceNames": [names.result(migration)], "verbs": ["patch"]},
         {"apiGroups": [""], "resources": ["configmaps"], "resourceNames": [names.control(migration)], "verbs": ["get"]},
     ]
-    if binding is not None:
-        rules.append(
-            {"apiGroups": [GROUP], "resources": ["memorybindings"], "resourceNames": [binding], "verbs": ["get"]}
-        )
     rbac = "rbac.authorization.k8s.io/v1"
     role = _object(rbac, "Role", account, migration, owned_by) | {"rules": rules}
     bound = _object(rbac, "RoleBinding", account, migration, owned_by) | {

@@ -47,8 +47,14 @@ def _only_native(url: StoreUrl) -> None:
         raise RefusedError("profile", f"no profile `{url.profile}` for {url.backend} stores, allowed: native")
 
 
+def _no_folder(url: StoreUrl) -> None:
+    if url.path is not None and url.path.is_dir():
+        raise RefusedError("store-missing", f"no file: {url.path} is a folder")
+
+
 def open_source(url: StoreUrl) -> Source:
     """Opens the store behind `url` to read it."""
+    _no_folder(url)
     if url.backend == "embedded" and url.path:
         _only_native(url)
         return EmbeddedSource(url.path, url.identity)
@@ -100,6 +106,7 @@ def open_target(url: StoreUrl, accepted: tuple[str, ...] = (), scratch: Path | N
         accepted: Gaps that may be dropped.
         scratch: A folder to make what is not there yet, so that a plan leaves no trace.
     """
+    _no_folder(url)
     if url.backend == "embedded" and url.path:
         _only_native(url)
         if not url.path.parent.is_dir():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from typing import Final, Literal, Protocol, runtime_checkable
 
-from memferry._native import Batch
+from memferry._native import Batch, Keys
 from memferry.errors import StoreError
 from memferry.model import Limits, Page, Quarantined, Range, Stream, VectorSpec
 
@@ -16,10 +16,12 @@ __all__ = [
     "ChecksVectors",
     "Documents",
     "Foreign",
+    "Placed",
     "Reader",
     "Source",
     "Target",
     "as_foreign",
+    "as_placed",
     "is_lock",
     "refuse_unreadable",
 ]
@@ -204,6 +206,19 @@ class ChecksVectors(Protocol):
 
 
 @runtime_checkable
+class Placed(Protocol):
+    """A target that files all kinds together: records of two kinds may want one place."""
+
+    def add_places(self, keys: Keys, records: Batch) -> None:
+        """Adds where the records are filed."""
+        ...
+
+    def in_places(self, keys: Keys, records: Batch) -> bytes:
+        """A mask of the records whose place was added."""
+        ...
+
+
+@runtime_checkable
 class Foreign(Protocol):
     """A target in another system's layout, which does not hold every record and files them under ids of its own."""
 
@@ -237,6 +252,11 @@ def refuse_unreadable(found: list[tuple[str, str | None, str | None, str, str, b
             f"({reason}); they are not written over",
             hint="mend them or take them out of the target, or name another target",
         )
+
+
+def as_placed(target: Target) -> Placed | None:
+    """The target as one that files all kinds together, None where kind and id say the place."""
+    return target if target.native and isinstance(target, Placed) else None
 
 
 def as_foreign(target: Target) -> Foreign | None:

@@ -40,16 +40,26 @@ def talking_to(listener: Callable[[str], None]) -> Iterator[None]:
         _listener.pop()
 
 
+def _printable(text: str) -> str:
+    """A text as a terminal may be given it: ids and texts of records may hold what would move its cursor.
+
+    >>> _printable("a\\x1b[2Jb")
+    'a\\\\x1b[2Jb'
+    """
+    return "".join(one if one.isprintable() or one == "\n" else ascii(one)[1:-1] for one in text)
+
+
 def say(text: str, style: str = "") -> None:
     """A line for people, to stderr."""
     if not _listener:
-        _err.print(Text(text, style=style), soft_wrap=True)
+        _err.print(Text(_printable(text), style=style), soft_wrap=True)
     elif text:
         _listener[-1](text)
 
 
 def show(text: str, *, as_json: bool) -> None:
     """A report for people: to stdout, unless that is kept for the final object."""
+    text = _printable(text)
     if not as_json:
         sys.stdout.write(text + "\n")
     elif not _listener:
@@ -71,6 +81,8 @@ def failure(error: MemferryError, *, migration: str | None = None) -> dict[str, 
     outcome = {1: "not_proven", 2: "refused"}.get(error.exit_code, "failed")
     outcome = "interrupted" if error.code == "interrupted" else outcome
     told: dict[str, Any] = {"code": error.code, "message": str(error)}
+    if error.hint:
+        told["hint"] = error.hint
     if isinstance(error, ManifestError):
         told["problems"] = [asdict(problem) for problem in error.problems]
     return {"migration": migration, "outcome": outcome, "error": told}

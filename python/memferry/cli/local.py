@@ -27,6 +27,7 @@ ACTED_UPON: Final = frozenset(
         "spec.transfer.parallelism",
         "spec.transfer.maxQuarantined",
         "spec.transfer.maxRecordsPerSecond",
+        "spec.validation.parity.k",
         "spec.validation.parity.queries",
         "spec.validation.parity.minRecall",
     }
@@ -41,7 +42,6 @@ IN_A_CLUSTER: Final = frozenset(
         "spec.transfer.nodeSelector",
         "spec.transfer.tolerations",
         "spec.transfer.stateClaimName",
-        "spec.validation.parity.k",
         "spec.cutover",
         "spec.monitoring",
         "spec.decommission",

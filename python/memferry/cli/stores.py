@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -34,6 +34,8 @@ from memferry.phases.quarantine import retry
 from memferry.phases.rollback import rollback as roll_back
 from memferry.phases.status import standings
 from memferry.urls import StoreUrl
+
+_SHOWN: Final = 20
 
 
 def _url(side: str, text: str, graph: list[str] | None, vectors: list[str] | None) -> StoreUrl:
@@ -71,11 +73,20 @@ def status(
         with stores.read_ledger(url) as documents:
             if documents is None:
                 raise RefusedError("no-migration", f"{url.text} knows no migration", hint=stores.ledger_hint(url))
-            rows = [row for row in standings(documents) if migration in {None, row.migration}]
+            known = list(standings(documents))
+        rows = [row for row in known if migration in {None, row.migration}]
+        if migration is not None and not rows:
+            raise RefusedError(
+                "no-migration",
+                f"{url.text} knows no migration {migration}",
+                hint=f"there are: {', '.join(row.migration for row in known) or 'none'}",
+            )
         if as_json:
             print_json([row.to_json() for row in rows])
         for row in rows:
             show(standing_text(row), as_json=as_json)
+        if not rows:
+            show(f"{url.text}: no migration was run into it", as_json=as_json)
         return 0
 
     guard(work, as_json=as_json)
@@ -142,8 +153,10 @@ def rollback_command(
             f"rolled back {ledger.migration}: {done.deleted} deleted, {done.restored} restored, {len(done.kept)} kept",
             as_json=as_json,
         )
-        for kind, identity in done.kept[:20]:
+        for kind, identity in done.kept[:_SHOWN]:
             show(f"  changed since, left as it is: {kind} {identity}", as_json=as_json)
+        if len(done.kept) > _SHOWN:
+            show(f"  ... {len(done.kept) - _SHOWN:,} more, `--json` has them all", as_json=as_json)
         if as_json:
             counts = {"deleted": done.deleted, "restored": done.restored, "kept": done.kept}
             print_json({"migration": ledger.migration, "outcome": "rolled_back", **counts})

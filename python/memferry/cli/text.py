@@ -166,7 +166,7 @@ def result_text(result: Result, target: StoreUrl) -> str:
     rate = result.books.total("read") / result.elapsed_secs if result.elapsed_secs else 0
     lines += [
         "",
-        f"{result.outcome}: {_WORDS.get(result.outcome, '')}",
+        f"{result.outcome}: {_meaning(result)}",
         f"migration {result.migration}, {result.elapsed_secs:.1f} s, {rate:,.0f} records/s"
         + (", resumed" if result.resumed else ""),
     ]
@@ -175,6 +175,23 @@ def result_text(result: Result, target: StoreUrl) -> str:
     if result.exit_code == 0:
         lines += [f"next: open `{target.text}` in the application", "`memferry rollback` takes it back until then"]
     return "\n".join(lines)
+
+
+def _meaning(result: Result) -> str:
+    """What the outcome says; of one that is not proven, why."""
+    found = result.verification
+    if result.outcome != "not_proven" or found is None or not found.equal:
+        return _WORDS.get(result.outcome, "")
+    behind = [
+        f"{count:,} {what}"
+        for column, what in (("quarantined", "not moved"), ("conflicts", "left as the target has them"))
+        if (count := result.books.total(column))
+    ]
+    if behind:
+        return f"{', '.join(behind)}; all others are there, field by field"
+    if not found.source_unchanged:
+        return "every record matched, but the source changed, and it was said to be frozen"
+    return "every record is there, and the target finds fewer of the nearest neighbours than was asked for"
 
 
 def summary_text(finals: list[dict[str, Any]]) -> str:

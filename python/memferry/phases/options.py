@@ -41,6 +41,7 @@ class Options:
         source_frozen: Not proven if the source changed between plan and proof, whatever the target holds.
         limits: Bounds of a page.
         parity: How many searches both ends are asked for comparison, after the proof; 0 for none.
+        neighbours: How many answers each of them is to give.
         min_recall: Not proven if the target finds less than this share of the nearest neighbours.
         transform: Which records go on, and how.
         endpoint: How an endpoint for embeddings is asked.
@@ -57,6 +58,7 @@ class Options:
     source_frozen: bool = False
     limits: Limits = field(default_factory=Limits)
     parity: int = 0
+    neighbours: int = 10
     min_recall: float | None = None
     transform: Decisions = field(default_factory=Decisions)
     endpoint: EndpointSettings = field(default_factory=EndpointSettings)

@@ -6,7 +6,7 @@ import heapq
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from operator import mul
 from typing import Any, Final
 
@@ -18,14 +18,16 @@ from memferry.phases.plan import Options, Progress, Stop
 from memferry.phases.reading import read_stream
 from memferry.phases.transform import Decisions
 from memferry.records import Record, from_batch
+from memferry.stores import open_source
 from memferry.urls import StoreUrl
 from memferry.vectors import Vector
 
-__all__ = ["NEIGHBOURS", "Parity", "check_comparable", "measure"]
+__all__ = ["Parity", "Watch", "check_comparable", "measure"]
 
-NEIGHBOURS: Final = 10
+_WATCHED: Final = 20
+"""Queries of a check of a store that is in use."""
 INDEX_DEADLINE_SECS: Final = 600.0
-_SEARCHED: Final = frozenset({"embedded", "neo4j", "qdrant"})
+_SEARCHED: Final = frozenset({"embedded", "hybrid", "neo4j", "qdrant"})
 _AS_NEAR: Final = 1e-6
 """How much the cosines of two neighbours may differ for either to be the right one."""
 
@@ -152,12 +154,13 @@ def _millis(took_secs: list[float]) -> dict[str, float]:
 @dataclass
 class _End:
     store: Store
-    took_secs: list[float]
+    neighbours: int
+    took_secs: list[float] = field(default_factory=list)
 
     def ask(self, record: Record, query: Vector, *, exact: bool = False) -> Hits:
         began = time.perf_counter()
         hits = self.store.search(
-            vector=query.values, kinds=record.kind, vector_name=query.name, k=NEIGHBOURS, exact=exact
+            vector=query.values, kinds=record.kind, vector_name=query.name, k=self.neighbours, exact=exact
         )
         if not exact:
             self.took_secs.append(time.perf_counter() - began)
@@ -188,7 +191,7 @@ def measure(
         kinds = tuple(k for k in left.capabilities().vector_kinds if k in right.capabilities().vector_kinds)
         samples = _sample(source, options.parity, kinds, options, stop)
         indexed = left.wait_indexed(INDEX_DEADLINE_SECS) & right.wait_indexed(INDEX_DEADLINE_SECS)
-        one, other = _End(left, []), _End(right, [])
+        one, other = _End(left, options.neighbours), _End(right, options.neighbours)
         shares: list[tuple[float, float, float]] = []
         for record in samples[:1]:  # The first answer pays for connections and caches.
             query = next(filter(_usable, record.vectors))
@@ -208,7 +211,7 @@ def measure(
     means = [sum(column) / len(shares) for column in zip(*shares, strict=True)] or [None, None, None]
     return Parity(
         len(samples),
-        NEIGHBOURS,
+        options.neighbours,
         means[0],
         means[1],
         means[2],
@@ -216,3 +219,73 @@ def measure(
         _millis(other.took_secs),
         indexed,
     )
+
+
+class Watch:
+    """Whether a store that is in use still finds what the one before it finds, after the switch.
+
+    Only records that are in both as they were are asked for and expected: what the application has written since is no
+    fault of the migration.
+
+    Args:
+        source_url: The store before.
+        target_url: The one in use.
+        options: How many neighbours, and how many of them are enough.
+    """
+
+    def __init__(self, source_url: StoreUrl, target_url: StoreUrl, options: Options) -> None:
+        self._urls = source_url, target_url
+        self._options = options
+        self._samples: list[Record] | None = None
+
+    def look(self, stop: Stop | None = None) -> dict[str, Any]:
+        """Asks both; `reached` is None where there was nothing to ask.
+
+        Raises:
+            RefusedError: `unsupported`, they cannot be compared.
+            StoreError: One of them failed.
+        """
+        stop = stop or Stop()
+        check_comparable(self._options.transform, *self._urls)
+        with open_parsed(self._urls[0], read_only=True) as left, open_parsed(self._urls[1], read_only=True) as right:
+            samples = self._chosen(left, right, stop)
+            one, other = _End(left, self._options.neighbours), _End(right, self._options.neighbours)
+            shares: list[float] = []
+            for record in samples:
+                stop.check()
+                query = next(filter(_usable, record.vectors))
+                found = one.ask(record, query, exact=True)
+                same = _unchanged(right, [record, *(hit.record for hit in found)], query.name)
+                exact = [hit for hit in found if hit.record.identity in same]
+                if record.identity in same and exact:
+                    shares.append(_right(other.ask(record, query), exact, query))
+        recall = sum(shares) / len(shares) if shares else None
+        enough = self._options.min_recall
+        reached = None if recall is None or enough is None else recall >= enough
+        return {"samples": len(shares), "neighbours": self._options.neighbours, "recall": recall, "reached": reached}
+
+    def _chosen(self, left: Store, right: Store, stop: Stop) -> list[Record]:
+        """The samples, chosen once: that reads the whole store."""
+        if self._samples is None:
+            kinds = tuple(k for k in left.capabilities().vector_kinds if k in right.capabilities().vector_kinds)
+            source = open_source(self._urls[0])
+            try:
+                most = min(self._options.parity, _WATCHED)
+                self._samples = _sample(source, most, kinds, self._options, stop)
+            finally:
+                source.close()
+        return self._samples
+
+
+def _unchanged(store: Store, records: list[Record], name: str) -> set[tuple[str, str]]:
+    """Those of some records that a store has with the same vector of a name."""
+    identities = {record.identity: record for record in records}
+    same: set[tuple[str, str]] = set()
+    for there in store.get_many(identities):
+        if there is None:
+            continue
+        ends = (identities[there.identity], there)
+        before, now = (next((v for v in one.vectors if (v.kind, v.name) == ("dense", name)), None) for one in ends)
+        if before and now and before.dim == now.dim and _cosine(before.values, now.values) >= 1 - _AS_NEAR:
+            same.add(there.identity)
+    return same

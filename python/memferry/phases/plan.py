@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any, Final, Literal
 
-from memferry._native import Buckets, Keys, blake3_hex, standings
-from memferry.backends.api import ChecksVectors, Source, Target, as_foreign
+from memferry._native import Batch, Buckets, Keys, blake3_hex, standings
+from memferry.backends.api import ChecksVectors, Source, Target, as_foreign, as_placed
 from memferry.errors import RefusedError
 from memferry.ledger import parsed
 from memferry.model import KINDS, Books, Limits, Quarantined, Range, VectorSpec
@@ -219,7 +219,8 @@ def make_plan(
     ranges = cut(source, ordered=target.ordered)
     expected = sum(s.rows or 0 for s in retrying(source.streams)) or None
     scan, keys, buckets = _Scan(), Keys(), Buckets(BUCKETS)
-    filed = Keys() if as_foreign(target) else keys
+    placed = as_placed(target)
+    filed = Keys() if as_foreign(target) or placed else keys
     lock = threading.Lock()
 
     def read(part: Range) -> None:
@@ -228,7 +229,9 @@ def make_plan(
             buckets.add(page.records)
             applied = deciding.see(part, page.records)
             keys.add(applied.records)
-            if filed is not keys:
+            if placed is not None:
+                placed.add_places(filed, applied.records)
+            elif filed is not keys:
                 filed.add(target.image(owners(applied.records, target)))
             gaps = target.gaps(applied.records)
             with lock:
@@ -302,8 +305,14 @@ def _identities(
         for page in read_pages(source, part, limits):
             records = owners(deciding.transform.apply(page.records).records, target)
             records = foreign.fit(records)[0] if foreign else records
-            found.update(records.filter(keys.contains(target.image(records))).identities())
+            found.update(records.filter(_filed_in(target, keys, records)).identities())
     return sorted(found)
+
+
+def _filed_in(target: Target, keys: Keys, records: Batch) -> bytes:
+    """A mask of the records that the target would file under one of `keys`."""
+    placed = as_placed(target)
+    return placed.in_places(keys, records) if placed else keys.contains(target.image(records))
 
 
 def _look_at_target(
@@ -314,7 +323,7 @@ def _look_at_target(
     stop: Stop,
 ) -> tuple[int, int, str]:
     held = existing = 0
-    total = Buckets(BUCKETS)
+    total, placed = Buckets(BUCKETS), as_placed(target)
     store = retrying(target.source)
     if store is None:
         return 0, 0, total.total()
@@ -325,7 +334,8 @@ def _look_at_target(
             # A row that is no record is somebody's all the same.
             held += len(batch) + len(page.quarantined)
             total.add(batch)
-            existing += standings(batch.filter(keys.contains(batch)), migration).count(0)
+            mine = placed.in_places(keys, batch) if placed else keys.contains(batch)
+            existing += standings(batch.filter(mine), migration).count(0)
             existing += keys.contains_identities(_of_others(page.quarantined, migration)).count(1)
     store.close()
     return held, existing, total.total()

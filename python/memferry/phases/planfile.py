@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -57,7 +58,8 @@ class SavedPlan:
             new.write_text(json.dumps(value, indent=1) + "\n", "utf-8")
             os.replace(new, path)  # noqa: PTH105 - says that it replaces
         except OSError as error:
-            new.unlink(missing_ok=True)
+            with suppress(OSError):
+                new.unlink(missing_ok=True)
             raise RefusedError("invalid", f"the plan cannot be saved to {path}: {error.strerror}") from error
 
     @classmethod

@@ -15,7 +15,7 @@ from memferry.endpoint import settings_from_environment
 from memferry.errors import RefusedError
 from memferry.failpoints import failpoint
 from memferry.ledger import Ledger
-from memferry.model import KINDS, Books, Quarantined, Range
+from memferry.model import CONFLICT, CREATE, EXISTING, KINDS, UPDATE, Books, Quarantined, Range, rows_with
 from memferry.phases.migrate import Result, verify_only
 from memferry.phases.plan import Options, Plan, Progress, Stop, migration_id
 from memferry.phases.reading import read_stream
@@ -30,7 +30,6 @@ __all__ = ["Retried", "retry"]
 RETRIES: Final = 999_998
 """Number of the range that retried records are written as, after every range of a plan."""
 
-_CREATE, _UPDATE, _UNCHANGED = range(3)
 _AT_ONCE: Final = 200
 _REPEATED: Final = "repeated-id"
 
@@ -292,9 +291,9 @@ class _Retry:
         def once() -> tuple[dict[tuple[str, str], str], list[Entry]]:
             held = self.target.fetch(records)
             actions = classify(self.target.image(records), held, self.plan.migration)
-            left = records.filter(bytes(a > _UNCHANGED for a in actions)).identities()
+            left = records.filter(rows_with(actions, CONFLICT, EXISTING)).identities()
             why = dict.fromkeys(left, "the target has another record under its id")
-            batch = records.filter(bytes(a in {_CREATE, _UPDATE} for a in actions))
+            batch = records.filter(rows_with(actions, CREATE, UPDATE))
             with self.target.transaction():
                 self.ledger.check()
                 refused = self.target.write(self.part, batch, self.plan.migration, fresh=False) if len(batch) else []

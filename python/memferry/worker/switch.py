@@ -17,6 +17,7 @@ from memferry.errors import MemferryError, NotProvenError, RefusedError, StoreEr
 from memferry.phases import stages
 from memferry.phases.home import Home
 from memferry.phases.journal import Entry, Kept, newest, read_journal, write_journal
+from memferry.phases.parity import Watch
 from memferry.phases.passes import Passed, Passes, Settled
 from memferry.phases.stages import Run
 from memferry.stores import open_source
@@ -85,6 +86,7 @@ class Switch:
         self._work = work
         self._max_deletes = work.migration.spec.transfer.max_deletes
         self._number = 0
+        self._watch: Watch | None = None
         self._ends: tuple[str, ExitStack, Passes | Home] | None = None
         self._verbs: dict[str, Callable[[Command], dict[str, Any]]] = {
             "Pass": self._pass,
@@ -250,11 +252,25 @@ class Switch:
                 told[side] = {"reachable": True, "rows": None if None in rows else sum(row or 0 for row in rows)}
             except MemferryError as error:
                 told[side] = {"reachable": False, "error": {"code": error.code, "message": str(error)}}
+        if command.rest.get("parity"):
+            told["parity"] = self._parity()
         if command.rest.get("stray"):
             home = self._passes("Back")
             stray = home.stray() if isinstance(home, Home) else []
             told["stray"] = {"records": len(stray), "ids": [list(one) for one in stray[:100]]}
         return told
+
+    def _parity(self) -> dict[str, Any]:
+        """Whether the target finds what the source finds; where that cannot be said, it says nothing against it."""
+        ends = self._work.ends
+        if self._watch is None:
+            self._watch = Watch(ends.source, ends.target, ends.options)
+        try:
+            return self._watch.look(self._work.stop)
+        except MemferryError as error:
+            if error.code in _ENDS:
+                raise
+            return {"reached": None, "error": {"code": error.code, "message": str(error)}}
 
 
 def _told(done: Passed) -> dict[str, Any]:

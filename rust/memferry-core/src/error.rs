@@ -121,6 +121,13 @@ impl Error {
         self.message = format!("{place}: {}", self.message);
         self
     }
+
+    /// Puts the file it happened in front of the text, unless that names it already.
+    #[must_use]
+    pub fn in_file(self, path: &std::path::Path) -> Self {
+        let place = path.display().to_string();
+        if self.message.contains(&place) { self } else { self.at(place) }
+    }
 }
 
 impl From<std::io::Error> for Error {

@@ -46,7 +46,8 @@ fn bucket(identity: u128, buckets: usize) -> usize {
 /// What records add to buckets. Made apart, so that nobody waits for the buckets meanwhile.
 #[derive(Debug)]
 pub struct Items {
-    items: Vec<(usize, u128)>,
+    /// The bucket of each, and what it adds to it.
+    summands: Vec<(usize, u128)>,
     by_kind: [u64; 4],
     /// Records that do not count.
     pub left_out: u64,
@@ -56,7 +57,7 @@ impl Items {
     /// Of records, with `of` those it counts, for that many buckets.
     pub fn of(records: &RecordBatch, buckets: usize, of: Option<Owner<'_>>) -> Result<Self> {
         let view = RecordView::new(records)?;
-        let mut made = Self { items: Vec::with_capacity(view.len()), by_kind: [0; 4], left_out: 0 };
+        let mut made = Self { summands: Vec::with_capacity(view.len()), by_kind: [0; 4], left_out: 0 };
         let mut scratch = Vec::new();
         for r in view.iter() {
             if of.is_some_and(|of| !of.counts(&r)) {
@@ -64,7 +65,7 @@ impl Items {
                 continue;
             }
             let identity = identity(r.kind, r.id);
-            made.items.push((bucket(identity, buckets), item(identity, digest(&r, &mut scratch))));
+            made.summands.push((bucket(identity, buckets), item(identity, digest(&r, &mut scratch))));
             made.by_kind[r.kind as usize] += 1;
         }
         Ok(made)
@@ -96,7 +97,7 @@ impl Buckets {
 
     /// Adds what was made of records for as many buckets as there are.
     pub fn add_items(&mut self, items: &Items) {
-        for (bucket, item) in &items.items {
+        for (bucket, item) in &items.summands {
             self.counts[*bucket] += 1;
             self.sums[*bucket] = self.sums[*bucket].wrapping_add(*item);
         }

@@ -25,7 +25,7 @@ impl EmbeddedStore {
     ) -> PyRes<T> {
         py.detach(|| {
             let store: MutexGuard<'_, Store> = self.inner.lock().map_err(poisoned)?;
-            Ok(work(&store)?)
+            Ok(work(&store).map_err(|e| e.in_file(store.path()))?)
         })
     }
 }

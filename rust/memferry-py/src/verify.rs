@@ -6,10 +6,12 @@ use arrow_array::RecordBatch;
 use hashbrown::HashMap;
 use memferry_core::digest::{identity, same};
 use memferry_core::error::Error;
+use memferry_core::mapper::store_key;
 use memferry_core::record::{Kind, OWNER, RecordView};
 use memferry_core::{keys, sync, verify};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
+use uuid::Uuid;
 
 use crate::batch::Batch;
 use crate::error::{PyRes, poisoned};
@@ -157,6 +159,23 @@ impl Keys {
         Ok(PyBytes::new(py, &mask))
     }
 
+    /// Adds where a store that files all kinds together, under UUIDs and numbers, has every record.
+    fn add_places(&self, py: Python<'_>, records: &Batch, namespace: &str) -> PyRes<()> {
+        let places = py.detach(|| places(&records.inner, namespace))?;
+        self.inner.lock().map_err(poisoned)?.extend(places);
+        Ok(())
+    }
+
+    /// One byte a record: 1 where its place was added.
+    fn contains_places<'py>(&self, py: Python<'py>, records: &Batch, namespace: &str) -> PyRes<Bound<'py, PyBytes>> {
+        let mask = py.detach(|| {
+            let places = places(&records.inner, namespace)?;
+            let mut keys = self.inner.lock().map_err(poisoned)?;
+            PyRes::Ok(places.into_iter().map(|place| u8::from(keys.contains(place))).collect::<Vec<_>>())
+        })?;
+        Ok(PyBytes::new(py, &mask))
+    }
+
     /// One byte a record: 1 where its owner was added as an entity.
     fn contains_owners<'py>(&self, py: Python<'py>, records: &Batch) -> PyRes<Bound<'py, PyBytes>> {
         let mask = py.detach(|| {
@@ -187,6 +206,12 @@ impl Keys {
             Ok(Self { inner: Mutex::new(repeated) })
         })
     }
+}
+
+fn places(records: &RecordBatch, namespace: &str) -> PyRes<Vec<u128>> {
+    let namespace = Uuid::try_parse(namespace).map_err(|e| Error::invalid(format!("namespace: {e}")))?;
+    // Of one kind, whatever they are: the store tells them apart by nothing but this.
+    Ok(RecordView::new(records)?.iter().map(|r| identity(Kind::Memory, &store_key(&r, Some(namespace)))).collect())
 }
 
 /// One byte a source record: 0 create, 1 update, 2 unchanged, 3 conflict, 4 existing.

@@ -110,6 +110,10 @@ class NodeTier(Cluster):
         """Give the node an image, by an archive of `testbed.kubernetes.images`."""
         self._ctr("-n", "k8s.io", "image", "import", archive, what=f"loading {archive.name}")
 
+    def unload_image(self, name: str) -> None:
+        """Take an image from the node; containers that run go on."""
+        self._ctr("-n", "k8s.io", "image", "rm", "--sync", name, what=f"removing {name}")
+
     def claim(self, name: str, *, namespace: str, folder: Path) -> None:
         """Make a PersistentVolumeClaim over a folder of the machine, and its volume."""
         folder.mkdir(parents=True, exist_ok=True)

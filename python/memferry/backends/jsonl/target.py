@@ -27,13 +27,16 @@ from memferry.profiles import load_mapper
 
 __all__ = ["JsonlTarget", "ledger_folder"]
 
+COMPARED: Final = "compared"
+"""Document with the stamp of the file that a run compares with."""
 MIXED: Final = "mixed"
 """Document of a migration between whose runs others changed the file."""
 
 
 def ledger_folder(path: Path) -> Path:
-    """Where the ledger and the parts of `path` lie."""
-    return path.with_name(path.name + ".memferry")
+    """Where the ledger and the parts of `path` lie: beside the file, wherever links to it are."""
+    place = path.resolve()
+    return place.with_name(place.name + ".memferry")
 
 
 def identity_of(path: Path) -> str:
@@ -76,11 +79,14 @@ class JsonlTarget:
     ) -> None:
         self._mapper = load_mapper(profile, "document", gathering=True)
         self._path = path
+        # What is put into place takes the place of the file, not of a link to it.
+        self._place = path.resolve()
         self._accepted = list(accepted)
         self._folder = scratch or ledger_folder(path)
         if not path.parent.is_dir():
             raise RefusedError("store-missing", f"no folder: {path.parent}")
-        self._folder.mkdir(exist_ok=True)
+        # The file may be for its owner only, and parts of it lie here.
+        self._folder.mkdir(mode=0o700, exist_ok=True)
         self._parts: dict[int, JsonlPart] = {}
         self._index: JsonlIndex | None = None
         self._migration = ""
@@ -113,12 +119,12 @@ class JsonlTarget:
         """Keeps the file as it was before the first run, for `rollback`, and looks into the one that is there."""
         self._migration = migration
         self._keep_previous(migration)
-        if self.documents.get(migration, "base") is None or self._changed_by_others(migration):
+        if self.documents.get(migration, COMPARED) is None or self._changed_by_others(migration):
             # What was compared with another file is compared again.
             with self.transaction():
                 for prefix in ("range/", "quarantine/", "conflict/", "rest"):
                     self.documents.delete(migration, prefix)
-                self.documents.put(migration, "base", str(_stamp(self._path)))
+                self.documents.put(migration, COMPARED, str(_stamp(self._path)))
         if self._path.exists():
             self._index = JsonlIndex(self._path, self._mapper)
 
@@ -127,7 +133,7 @@ class JsonlTarget:
 
         What a rollback would put back is from before their lines, and would take them away.
         """
-        base, now = self.documents.get(migration, "base"), str(_stamp(self._path))
+        base, now = self.documents.get(migration, COMPARED), str(_stamp(self._path))
         if self._noted(migration):
             if base != now and not self.is_as_left(migration):
                 self.documents.put(migration, MIXED, "yes")
@@ -182,10 +188,13 @@ class JsonlTarget:
 
     def delete(self, identities: list[tuple[str, str]]) -> int:
         """Rewrites the file without these records."""
+        read = _stamp(self._path)
         index = JsonlIndex(self._path, self._mapper)
         index.replace(identities)
         whole = self._beside(f"whole-{self._migration}")
         self._write_rest(index, whole)
+        if _stamp(self._path) != read:
+            raise self._changed()
         self._put_into_place(whole, self._migration)
         return len(identities)
 
@@ -207,14 +216,11 @@ class JsonlTarget:
             else:
                 JsonlPart(rest, self._path).finish()
             self.documents.put(migration, "rest", "written")
-        if self._changed_by_others(migration):
-            raise RefusedError(
-                "existing",
-                f"{self._path} was changed by someone while this migration was at work; nothing was put into place",
-                hint="the same command looks at it again",
-            )
         whole = self._beside(f"whole-{migration}")
         jsonl_concatenate([*parts, rest], whole)
+        # The last that is done before the rename: joining a large file takes its time.
+        if self._changed_by_others(migration):
+            raise self._changed()
         self._put_into_place(whole, migration)
         with self.transaction():
             self.documents.put(migration, "joined", "yes")
@@ -222,23 +228,32 @@ class JsonlTarget:
         for path in [*parts, rest]:
             path.unlink(missing_ok=True)
 
+    def _changed(self) -> RefusedError:
+        return RefusedError(
+            "existing",
+            f"{self._path} was changed by someone while this migration was at work; nothing was put into place",
+            hint="the same command looks at it again",
+        )
+
     def _put_into_place(self, whole: Path, migration: str) -> None:
         """Renames a finished file over the one that is there, and notes first by what it will be known."""
         stamps = self._stamps(migration)
         now = _stamp(self._path)
+        if now is not None and self._path.stat().st_mode != whole.stat().st_mode:
+            shutil.copymode(self._path, whole)
         fresh = stamps.with_name(f"{stamps.name}.new")
         fresh.write_text(json.dumps([stamp for stamp in self._noted(migration) if stamp == now] + [_stamp(whole)]))
         _sync(fresh)
         fresh.replace(stamps)
         _sync(self._folder)
-        whole.replace(self._path)
-        _sync(self._path.parent)
+        whole.replace(self._place)
+        _sync(self._place.parent)
 
     def _changed_by_others(self, migration: str) -> bool:
         """Whether the file is another one than the run has compared its records with."""
         if self.documents.get(migration, "joined") is not None:
             return False  # What happens to it from here on is for the proof to find.
-        base = self.documents.get(migration, "base")
+        base = self.documents.get(migration, COMPARED)
         return base != str(_stamp(self._path)) and not self.is_as_left(migration)
 
     def _stamps(self, migration: str) -> Path:
@@ -269,9 +284,9 @@ class JsonlTarget:
         previous = self._previous(migration)
         if self.documents.get(migration, "previous") == "kept":
             if previous.exists():  # A rollback that was killed has put it back already.
-                os.replace(previous, self._path)  # noqa: PTH105 - says that it replaces
+                os.replace(previous, self._place)  # noqa: PTH105 - says that it replaces
             return True
-        self._path.unlink(missing_ok=True)
+        self._place.unlink(missing_ok=True)
         return False
 
     def _replace(self, index: JsonlIndex, part: Path) -> None:

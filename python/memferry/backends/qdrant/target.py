@@ -10,14 +10,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from memferry._native import Batch, Mapper, gap_names, normalize_vectors, qdrant_given_back, store_keys
+from memferry._native import Batch, Keys, Mapper, gap_names, normalize_vectors, qdrant_given_back, store_keys
 from memferry.backends.api import Documents, Source, refuse_unreadable
 from memferry.backends.qdrant.documents import QdrantDocuments
 from memferry.backends.qdrant.source import QdrantSource, connect, identity_of
 from memferry.backends.state import MarkedSource, State
 from memferry.errors import RefusedError, StoreError
 from memferry.failpoints import failpoint
-from memferry.model import Quarantined, Range, VectorSpec
+from memferry.model import Quarantined, Range, VectorSpec, inverted
 from memferry.profiles import load_mapper
 from memferry.urls import StoreUrl
 
@@ -193,6 +193,14 @@ class QdrantTarget:
         keys = store_keys(identities, NAMESPACE)
         return [(kind, key) for (kind, _), key in zip(identities, keys, strict=True)]
 
+    def add_places(self, keys: Keys, records: Batch) -> None:
+        """See `memferry.backends.api.Placed`: a UUID is kept as the id of a point, whatever the kind."""
+        keys.add_places(records, NAMESPACE)
+
+    def in_places(self, keys: Keys, records: Batch) -> bytes:
+        """See `memferry.backends.api.Placed`."""
+        return keys.contains_places(records, NAMESPACE)
+
     def gaps(self, records: Batch) -> list[tuple[str, int, str]]:
         """See `memferry.backends.api.Target`."""
         gaps = self._mapper.gaps(records)
@@ -212,6 +220,15 @@ class QdrantTarget:
         """See `memferry.backends.api.Target`."""
         found, bad = self._get(records)
         refuse_unreadable(bad)
+        if self.native:
+            asked = Keys()
+            asked.add(records)
+            for kind, identity in found.filter(inverted(asked.contains(found))).identities():
+                raise StoreError(
+                    "refused",
+                    f"point {store_keys([(kind, identity)], NAMESPACE)[0]} is {kind} {identity!r}, and another kind is "
+                    "to be written under its id; it is not written over",
+                )
         return self._state.mark(found) if self._state else found
 
     def fetch_readable(self, records: Batch) -> Batch:

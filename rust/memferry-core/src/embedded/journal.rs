@@ -171,19 +171,6 @@ impl Store {
             Ok(())
         })
     }
-
-    /// In a transaction of its own, or in the one that is open.
-    fn atomically(&self, work: impl FnOnce() -> Result<()>) -> Result<()> {
-        if !self.conn.is_autocommit() {
-            return work();
-        }
-        self.begin()?;
-        let done = work().and_then(|()| self.commit());
-        if done.is_err() {
-            self.abort()?;
-        }
-        done
-    }
 }
 
 /// Who wrote a record that is now there with the digest `now`; the latest line comes first.

@@ -127,6 +127,19 @@ impl Store {
         if self.conn.is_autocommit() { Ok(()) } else { Ok(self.conn.execute_batch("ROLLBACK")?) }
     }
 
+    /// In a transaction of its own, or in the one that is open.
+    fn atomically(&self, work: impl FnOnce() -> Result<()>) -> Result<()> {
+        if !self.conn.is_autocommit() {
+            return work();
+        }
+        self.begin()?;
+        let done = work().and_then(|()| self.commit());
+        if done.is_err() {
+            self.abort()?;
+        }
+        done
+    }
+
     /// What `PRAGMA quick_check` says, `ok` when nothing is wrong.
     pub fn quick_check(&self) -> Result<String> {
         Ok(self.conn.pragma_query_value(None, "quick_check", |row| row.get(0))?)
@@ -165,9 +178,11 @@ fn copy_to_scratch(path: &Path) -> Result<PathBuf> {
     let folder = std::env::temp_dir().join(format!("memferry-{}", uuid::Uuid::new_v4()));
     std::fs::create_dir_all(&folder)?;
     let copy = folder.join("store.db");
-    std::fs::copy(path, &copy)?;
-    if wal.exists() {
-        std::fs::copy(&wal, folder.join("store.db-wal"))?;
+    let copied = std::fs::copy(path, &copy)
+        .and_then(|_| if wal.exists() { std::fs::copy(&wal, folder.join("store.db-wal")) } else { Ok(0) });
+    if let Err(e) = copied {
+        let _ = std::fs::remove_dir_all(&folder);
+        return Err(Error::from(e).at(format!("copy of {} in {}", path.display(), folder.display())));
     }
     Ok(copy)
 }

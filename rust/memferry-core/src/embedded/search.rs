@@ -4,7 +4,7 @@ use rusqlite::ToSql;
 
 use super::Store;
 use super::schema::VECTORS_PER_RECORD;
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::record::{Kind, TEXT_FIELDS};
 
 /// One answer of a search.
@@ -28,14 +28,18 @@ impl Store {
         if !self.text_stale()? {
             return Ok(());
         }
-        self.conn.execute_batch("BEGIN IMMEDIATE")?;
-        for kind in Kind::ALL {
-            let table = kind.as_str();
-            self.conn.execute_batch(&format!("INSERT INTO {table}_fts ({table}_fts) VALUES ('rebuild')"))?;
+        if self.conn.is_readonly("main")? {
+            let why = "the text index is behind since a bulk load, and this store is only read; open it once to write";
+            return Err(Error::new(Code::Refused, why));
         }
-        self.conn.execute("DELETE FROM memferry_meta WHERE key = 'text_index'", [])?;
-        self.conn.execute_batch("COMMIT")?;
-        Ok(())
+        self.atomically(|| {
+            for kind in Kind::ALL {
+                let table = kind.as_str();
+                self.conn.execute_batch(&format!("INSERT INTO {table}_fts ({table}_fts) VALUES ('rebuild')"))?;
+            }
+            self.conn.execute("DELETE FROM memferry_meta WHERE key = 'text_index'", [])?;
+            Ok(())
+        })
     }
 
     /// Whether the full-text index is behind.

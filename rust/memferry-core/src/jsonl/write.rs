@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use arrow_array::RecordBatch;
 
@@ -18,6 +18,7 @@ enum Packer {
 
 /// One part: the lines of one range, packed as the whole file will be. Members and frames may follow one another.
 pub struct Part {
+    path: PathBuf,
     packer: Packer,
 }
 
@@ -35,12 +36,15 @@ impl Part {
                 Packer::Zstd(encoder)
             }
         };
-        Ok(Self { packer })
+        Ok(Self { path: path.to_owned(), packer })
     }
 
     /// Appends one line a row.
     pub fn append(&mut self, raw: &RecordBatch) -> Result<()> {
-        let view = RawView::new(raw)?;
+        self.write(&RawView::new(raw)?).map_err(|e| Error::from(e).in_file(&self.path))
+    }
+
+    fn write(&mut self, view: &RawView<'_>) -> std::io::Result<()> {
         let out: &mut dyn Write = match &mut self.packer {
             Packer::Plain(out) => out,
             Packer::Gzip(out) => out,
@@ -55,14 +59,18 @@ impl Part {
 
     /// Ends the part: on return it is on the disk.
     pub fn finish(self) -> Result<()> {
-        let buffered = match self.packer {
-            Packer::Plain(out) => out,
-            Packer::Gzip(out) => out.finish()?,
-            Packer::Zstd(out) => out.finish()?,
-        };
-        let file = buffered.into_inner().map_err(|e| Error::from(e.into_error()))?;
-        Ok(file.sync_all()?)
+        let Self { path, packer } = self;
+        end(packer).map_err(|e| Error::from(e).in_file(&path))
     }
+}
+
+fn end(packer: Packer) -> std::io::Result<()> {
+    let buffered = match packer {
+        Packer::Plain(out) => out,
+        Packer::Gzip(out) => out.finish()?,
+        Packer::Zstd(out) => out.finish()?,
+    };
+    buffered.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_all()
 }
 
 /// Joins `parts` into `whole`: written beside it, synced, then renamed over it.
@@ -70,13 +78,14 @@ pub fn concatenate(parts: &[&Path], whole: &Path) -> Result<()> {
     let mut name = whole.as_os_str().to_owned();
     name.push(".memferry-new");
     let fresh = Path::new(&name);
-    let mut out = OpenOptions::new().write(true).create(true).truncate(true).open(fresh)?;
+    let at = |e: std::io::Error| Error::from(e).in_file(fresh);
+    let mut out = OpenOptions::new().write(true).create(true).truncate(true).open(fresh).map_err(at)?;
     for part in parts {
         let mut file = File::open(part).map_err(|e| Error::from(e).at(part.display()))?;
-        std::io::copy(&mut file, &mut out)?;
+        std::io::copy(&mut file, &mut out).map_err(at)?;
     }
-    out.sync_all()?;
-    std::fs::rename(fresh, whole)?;
+    out.sync_all().map_err(at)?;
+    std::fs::rename(fresh, whole).map_err(at)?;
     sync_folder(whole)
 }
 

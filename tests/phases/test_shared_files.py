@@ -1,13 +1,15 @@
-"""Rollback of a file that others write too: what they wrote stays, whenever they wrote it."""
+"""Files that others have to do with too: what they wrote stays, as do links and rights, whenever they came."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from memferry._native import jsonl_concatenate
 from memferry.backends import open_target
-from memferry.backends.jsonl.target import JsonlTarget
+from memferry.backends.jsonl.target import JsonlTarget, ledger_folder
 from memferry.errors import RefusedError
 from memferry.ledger import Ledger
 from memferry.phases.migrate import Result, migrate
@@ -27,8 +29,8 @@ class Files:
         self.source, self.target = folder / "source.jsonl", folder / "target.jsonl"
         self.source.write_text(OURS)
 
-    def move(self) -> Result:
-        return migrate(parse_url(str(self.source)), parse_url(str(self.target)), Options())
+    def move(self, **chosen: Any) -> Result:
+        return migrate(parse_url(str(self.source)), parse_url(str(self.target)), Options(**chosen))
 
     def append(self, line: str) -> None:
         self.target.write_text((self.target.read_text() if self.target.exists() else "") + line)
@@ -99,6 +101,56 @@ def test_a_rollback_that_was_killed_does_not_take_what_came_after_it(
     files.append(THEIRS)
     assert files.roll() == RolledBack()
     assert files.target.read_text() == THEIRS
+
+
+@pytest.mark.parametrize("delete", [False, True])
+def test_a_line_that_comes_while_the_parts_are_joined_is_not_lost(
+    files: Files, monkeypatch: pytest.MonkeyPatch, delete: bool
+) -> None:
+    files.source.write_text(OURS + MORE)
+    assert files.move().outcome == "proven"
+    files.source.write_text(OURS if delete else OURS + MORE + MORE.replace("more", "most"))
+
+    def late(write: Any) -> Any:
+        def with_a_line(*arguments: Any) -> None:
+            write(*arguments)
+            monkeypatch.undo()
+            files.append(THEIRS)
+
+        return with_a_line
+
+    if delete:
+        put = JsonlTarget.delete
+
+        def deleted(self: JsonlTarget, identities: list[tuple[str, str]]) -> int:
+            monkeypatch.setattr(JsonlTarget, "_write_rest", late(JsonlTarget._write_rest))
+            return put(self, identities)
+
+        monkeypatch.setattr(JsonlTarget, "delete", deleted)
+    else:
+        monkeypatch.setattr("memferry.backends.jsonl.target.jsonl_concatenate", late(jsonl_concatenate))
+    with pytest.raises(RefusedError, match="changed by someone"):
+        files.move(delete=delete, max_deletes_percent=60)
+    assert THEIRS in files.target.read_text()
+    assert files.move(delete=delete, max_deletes_percent=60).outcome == "proven"
+    assert THEIRS in files.target.read_text()
+
+
+def test_a_link_stays_a_link_and_rights_stay(files: Files, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    real = tmp_path / "elsewhere" / "real.jsonl"
+    real.write_text(THEIRS)
+    real.chmod(0o600)
+    files.target.symlink_to(real)
+    assert files.move().outcome == "proven"
+    files.source.write_text(OURS + MORE)
+    assert files.move().outcome == "proven"
+    assert files.target.is_symlink()
+    assert '"ours"' in real.read_text()
+    assert THEIRS in real.read_text()
+    assert (real.stat().st_mode & 0o777, ledger_folder(files.target).stat().st_mode & 0o777) == (0o600, 0o700)
+    assert files.roll().restored == 1
+    assert (files.target.is_symlink(), real.read_text()) == (True, THEIRS)
 
 
 def test_two_runs_of_our_own_are_taken_back_together(files: Files) -> None:
