@@ -609,6 +609,16 @@ def test_what_is_no_store_of_ours_is_refused(graph: Graph) -> None:
 # -- the ledger
 
 
+def test_a_relationship_that_no_reader_sees_is_no_proof(graph: Graph) -> None:
+    records: list[Document] = [{"kind": "entity", "id": one} for one in ("a", "b")]
+    records += [{"kind": "relation", "id": f"r{i}", "from_id": "a", "to_id": "b"} for i in range(3)]
+    assert move(graph.file(records), graph.url).outcome == "proven"
+    graph.cypher("MATCH ()-[r:MEMFERRY_RELATION {id: 'r1'}]->() REMOVE r.id")
+    result = move(graph.url, graph.embedded("copy"))
+    assert result.verification is not None
+    assert (result.outcome, result.verification.unread, result.verification.compared) == ("not_proven", 1, 4)
+
+
 def test_documents(graph: Graph) -> None:
     long = "x" * 9000
     with opened(graph.url) as store:

@@ -25,17 +25,17 @@ def tier(api_tier: ApiTier) -> ApiTier:
 
 @pytest.fixture
 def namespace(tier: ApiTier) -> Iterator[str]:
-    """With the MemoryBackends `a` and `b`."""
+    """Of the test's own; the API server is started again if a test left it dead."""
     if not tier.api_server.is_running:
         tier.start_api_server()
     with tier.namespace(labels=RESTRICTED) as name:
-        tier.client.apply_all([server("a"), server("b")], namespace=name)
         yield name
 
 
 @pytest.fixture
 def kubelet(tier: ApiTier, namespace: str, tmp_path: Path) -> Iterator[LocalKubelet]:
-    """Runs stand-in workers."""
+    """Runs stand-in workers; with the MemoryBackends `a` and `b`, to which nobody connects."""
+    tier.client.apply_all([server("a"), server("b")], namespace=namespace)
     env = standin(tmp_path / "standin")
     with LocalKubelet(tier.client, namespace=namespace, folder=tmp_path / "node", env=env) as kubelet:
         yield kubelet

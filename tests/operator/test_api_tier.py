@@ -116,6 +116,7 @@ def test_silent_worker_is_replaced(life: Life, kubelet: LocalKubelet, operator: 
 
 
 @pytest.mark.fault
+@pytest.mark.timeout(240)
 def test_gitops_applies_every_second(life: Life, kubelet: LocalKubelet, operator: Operator, tmp_path: Path) -> None:
     """A field manager that owns everything, through the whole life with its switch; a human approves beside it."""
     binding = resource("MemoryBinding", "memory", {"initialBackendRef": {"name": "a"}})
@@ -138,7 +139,7 @@ def test_gitops_applies_every_second(life: Life, kubelet: LocalKubelet, operator
     thread.start()
     try:
         with StandinClients(life.client, life.namespace) as clients:
-            status = life.until("Succeeded")
+            status = life.until("Succeeded", secs=110)
             life.at_rest("b", revision=4)
     finally:
         ended.set()

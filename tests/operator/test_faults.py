@@ -162,7 +162,7 @@ def test_api_server_away_in_the_copy_and_in_the_freeze(
 
 
 def test_secret_that_is_rotated_reaches_the_applications(
-    life: Life, tier: ApiTier, namespace: str, tmp_path: Path
+    life: Life, tier: ApiTier, kubelet: LocalKubelet, namespace: str, tmp_path: Path
 ) -> None:
     """While the binding serves: nobody touches a resource of ours."""
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from support.operating import Operator, migration
+from support.operating import Operator, migration, server
 from testbed.kubernetes.api_tier import ApiTier
 from testbed.wait import until
 
@@ -33,6 +33,7 @@ def held_back(tier: ApiTier) -> Counter[str]:
 @pytest.mark.timeout(400)
 def test_many(tier: ApiTier, namespace: str, tmp_path: Path, record_property: Callable[[str, object], None]) -> None:
     client, settings = tier.client, {"watch_namespaces": namespace, "max_active": str(MAX_ACTIVE)}
+    client.apply_all([server("a"), server("b")], namespace=namespace)
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda n: client.create(migration(f"m-{n}"), namespace=namespace), range(MANY)))
     before = held_back(tier)

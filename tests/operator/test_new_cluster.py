@@ -40,10 +40,10 @@ def switched(life: Life) -> dict[str, Any]:
     life.client.apply_all([*embedded("file", "src"), *embedded("other", "dst"), BINDING], namespace=life.namespace)
     spec = copy.deepcopy(SPEC)
     life.apply("file", "other", **spec)
-    asked = life.until("TrafficSwitch", reason="ApprovalRequired", secs=110)
+    asked = life.until("TrafficSwitch", reason="ApprovalRequired", secs=300)
     spec["cutover"]["approve"] = asked["approval"]["token"]
     life.apply("file", "other", **spec)
-    life.until("Succeeded", secs=60)
+    life.until("Succeeded", secs=120)
     assert serves(life) == ("other", 4)
     return spec
 
@@ -51,7 +51,11 @@ def switched(life: Life) -> dict[str, Any]:
 def serves(life: Life) -> tuple[str, int]:
     """Which side the binding says serves, since which revision; waits until it says one."""
     found = life.client.until(
-        "MemoryBinding", "memory", lambda b: bool((b.get("status") or {}).get("active")), namespace=life.namespace
+        "MemoryBinding",
+        "memory",
+        lambda b: bool((b.get("status") or {}).get("active")),
+        namespace=life.namespace,
+        deadline_secs=120,
     )
     status = found["status"]
     assert status["mode"] == "Serving"
@@ -63,7 +67,7 @@ def records(claims: Path) -> list[str]:
     return [hashlib.sha256((claims / claim / "agents.db").read_bytes()).hexdigest() for claim in ("src", "dst")]
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_nothing_runs_backwards(life: Life, claims: Path, operator: Operator) -> None:
     spec = switched(life)
     before, jobs = records(claims), {job["metadata"]["uid"] for job in life.objects("Job")}

@@ -73,7 +73,11 @@ def application(
     binding = resource("MemoryBinding", "memory", {"initialBackendRef": {"name": "file"}})
     life.client.apply_all([*embedded("file", "src"), *embedded("other", "dst"), binding], namespace=namespace)
     life.client.until(
-        "MemoryBinding", "memory", lambda b: b.get("status", {}).get("active") == "file", namespace=namespace
+        "MemoryBinding",
+        "memory",
+        lambda b: b.get("status", {}).get("active") == "file",
+        namespace=namespace,
+        deadline_secs=110,
     )
     chosen = {"namespace": namespace, "interval-secs": 0.02, "lease-secs": LEASE_SECS, "freeze-wait-secs": 60}
     env = {"MEMFERRY_CLAIMS": str(claims)}

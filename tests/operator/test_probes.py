@@ -46,7 +46,9 @@ def test_a_backend_is_probed_when_it_is_made_and_when_it_is_changed(
     )
     binding = resource("MemoryBinding", "memory", {"initialBackendRef": {"name": "a"}})
     life.client.apply(binding, namespace=life.namespace)
-    life.client.until("MemoryBackend", "a", lambda b: bool(b["status"].get("users")), namespace=life.namespace)
+    life.client.until(
+        "MemoryBackend", "a", lambda b: bool(b["status"].get("users")), namespace=life.namespace, deadline_secs=60
+    )
     pods = kubelet.pods(labels={"memferry.dev/backend": "b"})
     assert len(pods) == 1, "nothing refers to it and nobody changed it"
 
@@ -105,11 +107,15 @@ def test_a_binding_that_is_made_again_serves_where_it_served(
     """Everything but the stores is gone, as in a new cluster."""
     backend(life, "Reachable")
     journal = {"revision": 4, "mode": "Serving", "active": "b"}
-    (tmp_path / "standin" / "x.journal").write_text(json.dumps(journal))
+    (tmp_path / "standin" / "memory.journal").write_text(json.dumps(journal))
     life.client.apply(
         resource("MemoryBinding", "memory", {"initialBackendRef": {"name": "a"}}), namespace=life.namespace
     )
     found = life.client.until(
-        "MemoryBinding", "memory", lambda b: bool((b.get("status") or {}).get("active")), namespace=life.namespace
+        "MemoryBinding",
+        "memory",
+        lambda b: bool((b.get("status") or {}).get("active")),
+        namespace=life.namespace,
+        deadline_secs=120,
     )
     assert (found["status"]["active"], found["status"]["revision"]) == ("b", 4)

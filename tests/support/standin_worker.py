@@ -10,6 +10,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import signal
 import ssl
 import sys
@@ -88,10 +89,11 @@ def main() -> None:
     verb, folder = sys.argv[2], Path(sys.argv[sys.argv.index("--folder") + 1])
     if verb == "probe":
         probe(Cluster())
-    assert "MemoryMigration" in (folder / "migration.yaml").read_text()
+    manifest = (folder / "migration.yaml").read_text()
+    assert "MemoryMigration" in manifest
     cluster, name, wanted = Cluster(), E["MEMFERRY_MIGRATION"], asked(verb)
     if verb == "switch":
-        switch(cluster, name)
+        switch(cluster, name, manifest)
     lease = f"{name}-shard-{E['JOB_COMPLETION_INDEX']}" if verb == "transfer" else f"{name}-{verb}"
     end, moved = time.monotonic() + wanted.get("secs", 0.2), now()
     while True:
@@ -121,17 +123,19 @@ def probe(cluster: Cluster) -> None:
     """Says what it is asked to; knows of the journals that stand-ins of switches have written."""
     wanted = asked("probe")
     time.sleep(wanted.get("secs", 0))
-    found = [json.loads(path.read_text()) for path in Path(E["STANDIN"]).parent.glob("*.journal")]
-    newest = max(found, key=lambda entry: entry["revision"], default=None)
-    read = {name: {"since": since, "journal": newest} for name, since in json.loads(E["MEMFERRY_JOURNALS"]).items()}
+    read = {}
+    for name, since in json.loads(E["MEMFERRY_JOURNALS"]).items():
+        journal = Path(E["STANDIN"]).with_name(f"{name}.journal")
+        read[name] = {"since": since, "journal": json.loads(journal.read_text()) if journal.exists() else None}
     told = {"reachable": True, "identity": E["MEMFERRY_RESULT"], "records": RECORDS, **wanted.get("result", {})}
     cluster.result("probe", {"probe": E["MEMFERRY_PROBE"], "journals": read, **told})
     sys.exit(wanted.get("exit", 0))
 
 
-def switch(cluster: Cluster, name: str) -> None:
-    """Answers commands; its journal is a file."""
-    journal, answered, passes = Path(E["STANDIN"]).with_name(f"{name}.journal"), -1, 0
+def switch(cluster: Cluster, name: str, manifest: str) -> None:
+    """Answers commands; the journal of a binding is a file."""
+    binding = re.findall(r'"bindingRef": \{\s*"name": "([^"]+)"', manifest)[0]
+    journal, answered, passes = Path(E["STANDIN"]).with_name(f"{binding}.journal"), -1, 0
     while True:
         command = cluster.command()
         notes: dict[str, Any] = {}

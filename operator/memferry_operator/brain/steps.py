@@ -298,7 +298,8 @@ def _kept(draft: Draft, said: Answer) -> bool:
 def _nobody_writes(draft: Draft) -> bool:
     """Whether there is no worker to write the journals, or there was one for long enough."""
     job, since = draft.observed.job("switch", draft.status.attempt), times.instant(draft.traffic.returned_at)
-    return job is None or job.ended or job.deleting or since is None or draft.now > since + _JOURNAL_WAIT
+    gone = draft.observed.ending or job is None or job.ended or job.deleting
+    return gone or since is None or draft.now > since + _JOURNAL_WAIT
 
 
 def _overtaken(draft: Draft, binding: BindingState) -> None:

@@ -303,6 +303,8 @@ class Reconciler:
                 self.queue.forget(key)
             looked = found or looked
         except ApiError as error:
+            if error.ending:
+                return  # Nothing can be made in a namespace that goes, and nobody needs it.
             if error.status != 409:
                 raise
             self.queue.add(key, _AGAIN_SECS)

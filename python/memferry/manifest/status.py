@@ -1,16 +1,32 @@
 """Status of the resources: what the operator writes, and what clients and the command line read.
 
-Lenient where the spec is strict: a field of a newer writer is left out rather than refused, so that an older reader
-goes on. Every text and list is bounded; messages are cut to their bound: a status that is refused stops everything.
+Every text and list is bounded; messages are cut to their bound: a status that is refused stops everything.
 """
 
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
-from pydantic.alias_generators import to_camel
+from pydantic import Field
+
+from memferry.manifest.status_parts import (
+    STATUS_VERSION,
+    Condition,
+    Count,
+    Digest,
+    Instant,
+    Message,
+    ObjectName,
+    SecretKey,
+    Secs,
+    Small,
+    Status,
+    StatusPart,
+    Uid,
+    Word,
+    keyed,
+)
 
 __all__ = [
     "STATUS_VERSION",
@@ -41,12 +57,7 @@ __all__ = [
     "ValidationStatus",
 ]
 
-STATUS_VERSION: Final = 1
-"""Of everything here; a status of a newer version is left alone."""
-
 MAX_HISTORY: Final = 32
-MAX_MESSAGE: Final = 1024
-
 Phase = Literal[
     "Pending",
     "ParallelSetup",
@@ -102,87 +113,10 @@ class StallReason(StrEnum):
     NEWER_STATUS = "NewerStatus"
 
 
-def _cut(value: Any) -> Any:
-    """A message that fits."""
-    if isinstance(value, str) and len(value) > MAX_MESSAGE:
-        return f"{value[: MAX_MESSAGE - 3]}..."
-    return value
-
-
-Message = Annotated[str, BeforeValidator(_cut), Field(max_length=MAX_MESSAGE)]
-Word = Annotated[str, Field(max_length=64)]
-ObjectName = Annotated[str, Field(max_length=253)]
-Digest = Annotated[str, Field(max_length=128)]
-Uid = Annotated[str, Field(max_length=64)]
-Instant = Annotated[str, Field(max_length=40, json_schema_extra={"format": "date-time"})]
-Count = Annotated[int, Field(ge=0, le=(1 << 53) - 1)]
-Small = Annotated[int, Field(ge=0, le=(1 << 31) - 1)]
-Secs = Annotated[float, Field(ge=0, le=1e9)]
-
-
-def _keyed(*keys: str) -> dict[str, Any]:
-    """A list whose items are told apart by these fields."""
-    return {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": list(keys)}
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(
-        extra="ignore",
-        frozen=True,
-        alias_generator=to_camel,
-        validate_by_name=True,
-        validate_by_alias=True,
-        hide_input_in_errors=True,
-        use_attribute_docstrings=True,
-    )
-
-    def to_json(self) -> dict[str, Any]:
-        """As it stands in the cluster: names in camelCase, nothing for what is not known."""
-        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
-
-
-class Condition(_Part):
-    """A condition as all of Kubernetes has them."""
-
-    type: Annotated[str, Field(min_length=1, max_length=316)]
-    """What is said something about."""
-    status: Literal["True", "False", "Unknown"]
-    """Whether it holds."""
-    reason: Annotated[str, Field(min_length=1, max_length=256)]
-    """Why, in one word."""
-    message: Message = ""
-    """Why, for people."""
-    observed_generation: Count | None = None
-    """Generation of the spec it was said of."""
-    last_transition_time: Instant
-    """When `status` last changed."""
-
-
-Conditions = Annotated[tuple[Condition, ...], Field(max_length=16, json_schema_extra=_keyed("type"))]
-
-
-class SecretKey(_Part):
-    """A key of a Secret in the same namespace."""
-
-    name: ObjectName
-    """Name of the Secret."""
-    key: ObjectName
-    """The key in it."""
-
-
-class _Status(_Part):
-    observed_generation: Count = 0
-    """Generation of the spec that was last acted upon."""
-    status_version: Small = STATUS_VERSION
-    """Version of what stands here; a newer one is left alone by an older operator."""
-    conditions: Conditions = ()
-    """Conditions; `Ready`, `Reconciling` and `Stalled` as kstatus has them."""
-
-
 # --- MemoryMigration
 
 
-class PlanStatus(_Part):
+class PlanStatus(StatusPart):
     """What the plan found."""
 
     hash: Digest = ""
@@ -201,7 +135,7 @@ class PlanStatus(_Part):
     """Whether writes made after the switch can be carried home."""
 
 
-class Approval(_Part):
+class Approval(StatusPart):
     """What waits for a person."""
 
     token: Digest
@@ -210,7 +144,7 @@ class Approval(_Part):
     """What is approved with it."""
 
 
-class Progress(_Part):
+class Progress(StatusPart):
     """How far it is."""
 
     read: Count = 0
@@ -231,7 +165,7 @@ class Progress(_Part):
     """All of it in one line."""
 
 
-class ShardCounts(_Part):
+class ShardCounts(StatusPart):
     """Workers of the copy."""
 
     total: Small = 0
@@ -246,7 +180,7 @@ class ShardCounts(_Part):
     """Ended because they made no progress."""
 
 
-class SyncStatus(_Part):
+class SyncStatus(StatusPart):
     """Passes that carry what changed meanwhile."""
 
     pass_: Annotated[Small, Field(alias="pass")] = 0
@@ -267,7 +201,7 @@ class SyncStatus(_Part):
     """Passes in a row that did not get smaller."""
 
 
-class TrafficStatus(_Part):
+class TrafficStatus(StatusPart):
     """The switch of the application."""
 
     active: ObjectName = ""
@@ -302,7 +236,7 @@ class TrafficStatus(_Part):
     """When the last one was."""
 
 
-class ValidationStatus(_Part):
+class ValidationStatus(StatusPart):
     """The complete comparison of both ends."""
 
     compared: Count = 0
@@ -319,7 +253,7 @@ class ValidationStatus(_Part):
     """Where ids and names of fields are, without values."""
 
 
-class MonitoringStatus(_Part):
+class MonitoringStatus(StatusPart):
     """Checks after the switch."""
 
     failures: Small = 0
@@ -336,7 +270,7 @@ class MonitoringStatus(_Part):
     """What the last check that failed found."""
 
 
-class Handled(_Part):
+class Handled(StatusPart):
     """What was asked once and is done."""
 
     retry_token: Digest = ""
@@ -347,7 +281,7 @@ class Handled(_Part):
     """Whether `spec.suspend` is acted upon."""
 
 
-class History(_Part):
+class History(StatusPart):
     """A phase that was gone through."""
 
     phase: Phase
@@ -362,7 +296,7 @@ class History(_Part):
     """How it ended."""
 
 
-class MigrationStatus(_Status):
+class MigrationStatus(Status):
     """Where a MemoryMigration is."""
 
     phase: Phase | None = None
@@ -402,7 +336,7 @@ class MigrationStatus(_Status):
 # --- MemoryBackend
 
 
-class RecordCounts(_Part):
+class RecordCounts(StatusPart):
     """Records by kind."""
 
     entity: Count = 0
@@ -415,7 +349,7 @@ class RecordCounts(_Part):
     """Relations."""
 
 
-class BackendUser(_Part):
+class BackendUser(StatusPart):
     """A resource that names the backend."""
 
     kind: Literal["MemoryMigration", "MemoryBinding", "MemoryBackend"]
@@ -424,7 +358,7 @@ class BackendUser(_Part):
     """Its name."""
 
 
-class BackendStatus(_Status):
+class BackendStatus(Status):
     """What was last seen of a store."""
 
     reachable: bool | None = None
@@ -443,7 +377,7 @@ class BackendStatus(_Status):
         tuple[Capability, ...], Field(max_length=16, json_schema_extra={"x-kubernetes-list-type": "set"})
     ] = ()
     """What it can do."""
-    users: Annotated[tuple[BackendUser, ...], Field(max_length=64, json_schema_extra=_keyed("kind", "name"))] = ()
+    users: Annotated[tuple[BackendUser, ...], Field(max_length=64, json_schema_extra=keyed("kind", "name"))] = ()
     """Resources that name it, the first 64."""
     checked_at: Instant | None = None
     """When it was asked."""
@@ -454,7 +388,7 @@ class BackendStatus(_Status):
 # --- MemoryBinding
 
 
-class Lock(_Part):
+class Lock(StatusPart):
     """The migration that may switch the binding; others wait."""
 
     uid: Uid
@@ -463,14 +397,14 @@ class Lock(_Part):
     """Its name."""
 
 
-class BoundSecret(_Part):
+class BoundSecret(StatusPart):
     """The Secret with what a client needs to connect, as servicebinding.io has it."""
 
     name: ObjectName
     """Its name."""
 
 
-class ClientCount(_Part):
+class ClientCount(StatusPart):
     """Clients of the binding."""
 
     expected: Small = 0
@@ -479,7 +413,7 @@ class ClientCount(_Part):
     """That acknowledged the revision."""
 
 
-class BindingStatus(_Status):
+class BindingStatus(Status):
     """What clients go by."""
 
     active: ObjectName = ""

@@ -239,7 +239,7 @@ class JsonlTarget:
         """Renames a finished file over the one that is there, and notes first by what it will be known."""
         stamps = self._stamps(migration)
         now = _stamp(self._path)
-        if now is not None:
+        if now is not None and self._path.stat().st_mode != whole.stat().st_mode:
             shutil.copymode(self._path, whole)
         fresh = stamps.with_name(f"{stamps.name}.new")
         fresh.write_text(json.dumps([stamp for stamp in self._noted(migration) if stamp == now] + [_stamp(whole)]))
