@@ -1,4 +1,7 @@
-"""The table of commands against a real API server: every state of a migration at once, in one namespace."""
+"""The table of commands against a real API server: every state of a migration at once, in one namespace.
+
+The same table is in `test_brain.py`, in seconds.
+"""
 
 from __future__ import annotations
 
@@ -20,10 +23,10 @@ STATES: dict[str, tuple[str, str]] = {
     "transfer": ("BulkTransfer", "transfer"),
     "validation": ("Validation", "verify"),
     "passes": ("TrafficSwitch", "Pass"),
-    "freezing": ("TrafficSwitch", "Journal Frozen freezing-a"),
+    "freezing": ("TrafficSwitch", "Journal Frozen a"),
     "final": ("TrafficSwitch", "FinalPass"),
-    "flipping": ("TrafficSwitch", "Journal Frozen flipping-b"),
-    "serving": ("TrafficSwitch", "Journal Serving serving-b"),
+    "flipping": ("TrafficSwitch", "Journal Frozen b"),
+    "serving": ("TrafficSwitch", "Journal Serving b"),
     "monitoring": ("Monitoring", ""),
     "decommission": ("Decommission", "retire"),
     "succeeded": ("Succeeded", ""),
@@ -49,8 +52,13 @@ CHANGES: dict[str, dict[str, Any]] = {
 }
 
 
+def source_of(name: str) -> str:
+    """One that comes late, one that is deleted, or the one of all others."""
+    return {"pending": "late", "decommission": "deleted"}.get(name, "a")
+
+
 class Lives:
-    """A migration for each state, each with stores and a binding of its own."""
+    """A migration for each state, each with a binding of its own."""
 
     def __init__(self, life: Life, folder: Path) -> None:
         self.client, self.namespace, self.folder = life.client, life.namespace, folder
@@ -58,24 +66,24 @@ class Lives:
     def begin(self) -> None:
         """Begins them all, each to be held in its state."""
         standin(self.folder, **{f"{name}/{held}": HOLD for name, (_, held) in STATES.items() if held})
+        self.client.apply(server("deleted"), namespace=self.namespace)
         for name in STATES:
-            if name != "pending":
-                self.client.apply(server(f"{name}-a"), namespace=self.namespace)
-            self.client.apply(server(f"{name}-b"), namespace=self.namespace)
-            binding = resource("MemoryBinding", name, {"initialBackendRef": {"name": f"{name}-a"}})
+            source = source_of(name)
+            binding = resource("MemoryBinding", name, {"initialBackendRef": {"name": source}})
             self.client.apply(binding, namespace=self.namespace)
-            spec = SWITCHED | {"cutover": SWITCHED["cutover"] | {"bindingRef": {"name": name}}}
+            cutover = {"bindingRef": {"name": name}, "maxWriteFreeze": "1h", "ackTimeout": "1h"}
+            spec = SWITCHED | {"cutover": cutover}
             if name == "monitoring":
                 spec["monitoring"] = {"duration": "1h", "interval": "1s"}
             if name == "decommission":
                 spec["decommission"] = {"policy": "Delete"}
-            self.client.apply(migration(name, f"{name}-a", f"{name}-b", **spec), namespace=self.namespace)
+            self.client.apply(migration(name, source, "b", **spec), namespace=self.namespace)
         self.until("their states", self._is_held)
 
     def release(self) -> None:
         """Nothing holds them any more."""
         standin(self.folder)
-        self.client.apply(server("pending-a"), namespace=self.namespace)
+        self.client.apply(server("late"), namespace=self.namespace)
         self.change("monitoring", {"monitoring": {"duration": "1s"}})
 
     def change(self, name: str, spec: dict[str, Any]) -> None:
@@ -118,6 +126,7 @@ def condition(found: KubernetesObject | None, kind: str) -> bool:
 
 
 @pytest.mark.fault
+@pytest.mark.slow_cluster
 @pytest.mark.timeout(600)
 @pytest.mark.usefixtures("operator")
 @pytest.mark.parametrize("command", ["delete", *(pytest.param(one, marks=pytest.mark.slow_cluster) for one in CHANGES)])
@@ -154,7 +163,7 @@ def test_command_in_every_state(
     lives.until("their ends", over)
     for name, effect in effects.items():
         home = effect in {"Aborted", "SwitchedBack"} or (effect == "gone" and name not in LATER)
-        active = f"{name}-{'a' if home else 'b'}"
+        active = source_of(name) if home else "b"
         life.client.until(
             "MemoryBinding",
             name,
