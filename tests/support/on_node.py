@@ -99,8 +99,12 @@ class Agents:
         """In a namespace of its own under restricted pod security; the application writes."""
         with tier.namespace("agents", labels=RESTRICTED) as namespace:
             agents = cls(tier, namespace, servers, folder)
-            agents.start()
-            yield agents
+            try:
+                agents.start()
+                yield agents
+            finally:  # it would write into the servers of the next test
+                agents.client.delete("Deployment", "agents", namespace=namespace)
+                agents.wait_until(lambda: not agents.pods("app=agents"), what="the application's end", secs=90)
 
     @property
     def migration(self) -> dict[str, Any]:
@@ -157,7 +161,7 @@ class Agents:
 
     def approve(self, section: str = "cutover", field: str = "approve", *, phase: str = "TrafficSwitch") -> None:
         """Waits until an approval is asked for, and gives it."""
-        asked = self.until(phase, reason="ApprovalRequired")
+        asked = self.until(phase, reason="ApprovalRequired", secs=180)
         self.change(section, **{field: asked["approval"]["token"]})
 
     def wait_until(self, check: Callable[[], Any], *, what: str, secs: float) -> Any:
@@ -221,7 +225,7 @@ class Agents:
         def works() -> dict[str, Any] | None:
             for pod in self.pods(labels):
                 running = pod["status"].get("phase") == "Running" and "deletionTimestamp" not in pod["metadata"]
-                if running and "progress" in self.tier.log(pod["metadata"]["name"], namespace=self.namespace):
+                if running and '"started"' in self.tier.log(pod["metadata"]["name"], namespace=self.namespace):
                     return pod
             return None
 
