@@ -11,13 +11,13 @@ from memferry.backends.api import Source, Target, as_foreign
 from memferry.errors import RefusedError
 from memferry.failpoints import failpoint
 from memferry.ledger import Ledger, RangeState
-from memferry.model import FOREIGN, INTACT, inverted, rows_with
+from memferry.model import FOREIGN, INTACT, Page, inverted, rows_with
 from memferry.phases.plan import Options, Plan, Stop
 from memferry.phases.reading import OwnCount, read_pages, read_stream
 from memferry.phases.transform import Transform
 from memferry.retry import retrying
 
-__all__ = ["carry_deletions", "delete_gone", "refuse_unreadable"]
+__all__ = ["Present", "carry_deletions", "delete_gone", "refuse_unreadable"]
 
 DELETIONS = 999_999
 """Number under which deletions are booked, after every range."""
@@ -115,31 +115,47 @@ def delete_gone(
     return len(gone)
 
 
+class Present:
+    """What the source has, under the identities of the target.
+
+    Attributes:
+        keys: Its identities.
+    """
+
+    def __init__(self, plan: Plan, target: Target) -> None:
+        self.keys = Keys()
+        self._foreign = as_foreign(target)
+        # A mapping or a merge may change what a foreign target files a record under; an embedding does not.
+        decided = replace(plan.transform, embedding=None)
+        renames = self._foreign is not None and bool(decided.mapping is not None or decided.merged)
+        self._transform = Transform(decided, plan.accept) if renames else None
+
+    def see(self, page: Page) -> None:
+        """Adds a page as it was read. Threads may share it."""
+        bad = [(row.kind, row.id) for row in page.quarantined if row.kind and row.id]
+        if self._foreign is None:
+            self.keys.add(page.records)
+        else:
+            self.keys.add_identities(self._foreign.filed(page.records))
+            if self._transform is not None:
+                self.keys.add_identities(self._foreign.filed(self._transform.apply(page.records).records))
+            bad = self._foreign.filed_under(bad)
+        # What cannot be read is there all the same.
+        self.keys.add_identities(bad)
+
+
 def _present(plan: Plan, source: Source, target: Target, options: Options, stop: Stop) -> Keys:
-    """What the source has, under the ids of the target.
+    """Reads what the source has.
 
     Raises:
         RefusedError: `max-deletes`, where the source says it has more or fewer rows than were read.
     """
-    keys, foreign = Keys(), as_foreign(target)
-    # A mapping or a merge may change what a foreign target files a record under; an embedding does not.
-    decided = replace(plan.transform, embedding=None)
-    renames = foreign is not None and bool(decided.mapping is not None or decided.merged)
-    transform = Transform(decided, plan.accept) if renames else None
-    count, read = OwnCount(source), Counter[str]()
+    present, count, read = Present(plan, target), OwnCount(source), Counter[str]()
     for part in plan.ranges:
         for page in read_pages(source, part, options.limits):
             stop.check()
             read[part.stream] += page.read
-            if foreign:
-                keys.add_identities(foreign.filed(page.records))
-                if transform is not None:
-                    keys.add_identities(foreign.filed(transform.apply(page.records).records))
-            else:
-                keys.add(page.records)
-            # What cannot be read is there all the same.
-            bad = [(row.kind, row.id) for row in page.quarantined if row.kind and row.id]
-            keys.add_identities(foreign.filed_under(bad) if foreign else bad)
+            present.see(page)
     if unread := count.unread(read):
         raise RefusedError(
             "max-deletes",
@@ -147,7 +163,7 @@ def _present(plan: Plan, source: Source, target: Target, options: Options, stop:
             "be called deleted",
             hint="call it again while nobody writes to the source",
         )
-    return keys
+    return present.keys
 
 
 def _gone(

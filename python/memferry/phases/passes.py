@@ -12,19 +12,20 @@ from dataclasses import dataclass, replace
 from typing import Final, Protocol, runtime_checkable
 
 from memferry._native import Batch, Keys, blake3_hex
-from memferry.backends.api import Source, as_foreign
+from memferry.backends.api import Source, Target
 from memferry.backends.seen import SeenSource
 from memferry.errors import NotProvenError, RefusedError
 from memferry.ledger import Ledger
 from memferry.model import Page, Range
 from memferry.phases import stages
 from memferry.phases.copy import Observer
-from memferry.phases.deletions import delete_gone, refuse_unreadable
+from memferry.phases.deletions import Present, delete_gone, refuse_unreadable
+from memferry.phases.plan import Plan
 from memferry.phases.stages import Run
 from memferry.records import Record, to_batch
 from memferry.retry import retrying
 
-__all__ = ["Baseline", "Passed", "Passes", "Seeing", "Settled", "Watching", "allowed_deletes", "settled"]
+__all__ = ["Baseline", "Passed", "Passes", "Seeing", "Settled", "allowed_deletes", "settled"]
 
 FEWEST_DELETES: Final = 100
 SHOWN: Final = 100
@@ -117,23 +118,16 @@ class Seeing(Observer):
         self._ledger.touch(self._number, part.number, page, images.identities())
 
 
-class Watching(SeenSource):
+class _Watched(SeenSource):
     """A source that remembers what was read of it."""
 
-    def __init__(self, source: Source, run: Run) -> None:
+    def __init__(self, source: Source, plan: Plan, target: Target) -> None:
         super().__init__(source)
-        self._foreign = as_foreign(run.target)
-        self.keys = Keys()
-        self.rows = 0
+        self.present = Present(plan, target)
 
     def see(self, part: Range, cursor: str | None, page: Page) -> Page:  # noqa: ARG002 - what a source sees
-        """Remembers a page, under the ids of the target."""
-        if self._foreign is not None:
-            self.keys.add_identities(self._foreign.filed(page.records))
-        else:
-            self.keys.add(page.records)
-        # What cannot be read is there all the same.
-        self.keys.add_identities([(row.kind, row.id) for row in page.quarantined if row.kind and row.id])
+        """Remembers a page."""
+        self.present.see(page)
         return page
 
 
@@ -227,9 +221,9 @@ class Passes:
                     run.ledger.forget_baseline()
 
         retrying(begin)
-        watching = Watching(run.source, run)
+        watched = _Watched(run.source, plan, run.target)
         seeing = Seeing(run.ledger, number, touched, keep=keep)
-        reading = replace(run, source=watching)
+        reading = replace(run, source=watched)
         retrying(lambda: run.target.prepare(plan.migration, plan.vectors))
         stages.transfer(reading, plan, resumed=True, observer=seeing)
         books = retrying(run.ledger.books)
@@ -241,7 +235,7 @@ class Passes:
                 plan.migration,
                 run.target,
                 run.ledger,
-                watching.keys,
+                watched.present.keys,
                 lambda ours: allowed_deletes(self._max_deletes, ours),
                 run.options,
                 run.stop,
