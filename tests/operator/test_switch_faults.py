@@ -116,8 +116,9 @@ def test_no_freeze_begins_before_its_worker_runs(
         assert clients.told["memory"] == [Told(1, "Serving", "a")]
         life.client.delete("ResourceQuota", "full", namespace=life.namespace)
     else:
+        worker = kubelet.process(SWITCH)
         with kubelet.holding_starts():
-            kubelet.process(SWITCH).kill9()
+            worker.kill9()
             standin(tmp_path / "standin")
             life.until("TrafficSwitch", reason="Syncing")
             until(lambda: pending(life), what="the next pod of the switch", deadline_secs=30)

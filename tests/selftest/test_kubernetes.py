@@ -289,10 +289,11 @@ def test_a_silent_node_and_a_node_that_does_not_start_pods(
     client.until("Pod", "slow", lambda one: _condition(one, "Ready") == "True", namespace=kubernetes_namespace)
     process = local_kubelet.pod("slow").process()
     with local_kubelet.silent():
-        client.delete("Pod", "slow", namespace=kubernetes_namespace, grace_secs=0 + 1)
-        assert process.wait(deadline_secs=30) == -signal.SIGTERM
+        client.delete("Pod", "slow", namespace=kubernetes_namespace, grace_secs=1)
         found = client.get("Pod", "slow", namespace=kubernetes_namespace)
         assert (found["status"]["phase"], "deletionTimestamp" in found["metadata"]) == ("Running", True)
+        assert process.is_running
+    assert process.wait(deadline_secs=30) == -signal.SIGTERM
     client.until_gone("Pod", "slow", namespace=kubernetes_namespace)
 
 
