@@ -24,6 +24,7 @@ from memferry import retry
 from memferry._native import Batch
 from memferry.backends import open_source, open_target
 from memferry.backends.neo4j import Neo4jSource, Neo4jTarget, layout, source, target
+from memferry.backends.neo4j.connection import Connection
 from memferry.errors import MemferryError, StoreError, TransientError
 from memferry.ledger import Ledger
 from memferry.model import Limits, Range
@@ -39,6 +40,7 @@ from support.checker import Contents, differences, read_embedded
 from support.documents import Document, documents, memory, vector, write_jsonl
 from testbed.neo4j import Neo4jServer
 from testbed.proxy import FaultyProxy
+from testbed.wait import until
 
 NODE = load_mapper("native", "node")
 DOCUMENT = load_mapper("native", "document")
@@ -563,6 +565,25 @@ def test_a_wrong_password_is_refused(graph: Graph) -> None:
         assert "wrong" not in str(error)
     url = replace(graph.url, secrets=Secrets())
     assert refused(lambda: Neo4jTarget(url)).code == "unauthorized"
+
+
+def test_a_user_whom_others_locked_out_is_tried_again(graph: Graph) -> None:
+    wrong = replace(graph.url, secrets=Secrets(password="wrong"))
+    for _ in range(4):
+        with pytest.raises(MemferryError):
+            Connection(wrong)
+    with pytest.raises(TransientError) as caught:
+        Connection(graph.url)
+    assert caught.value.code == "throttled"
+
+    def opens() -> bool:
+        try:
+            Connection(graph.url).close()
+        except TransientError:
+            return False
+        return True
+
+    until(opens, what="the end of the lock", deadline_secs=30)
 
 
 def test_a_server_that_is_not_there_is_transient() -> None:

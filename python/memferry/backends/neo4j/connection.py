@@ -61,6 +61,9 @@ def guard() -> Iterator[None]:
 
 def _of_server(error: neo4j.exceptions.Neo4jError) -> MemferryError:
     code, text = error.code or "", f"Neo4j: {error.message} ({error.code})"
+    if code == "Neo.ClientError.Security.AuthenticationRateLimit":
+        # Wrong passwords of whoever else lock a user out for seconds: that says nothing of ours.
+        return TransientError("throttled", text)
     if code.startswith("Neo.ClientError.Security."):
         return RefusedError(
             "unauthorized",
