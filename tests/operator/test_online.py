@@ -150,15 +150,17 @@ def test_no_write_is_lost_there_and_back(
     qdrant_prefix: str,
     record_property: Callable[[str, object], None],
 ) -> None:
-    life.client.apply_all(
-        operating.hybrid("hybrid", empty_neo4j, qdrant_server, qdrant_prefix), namespace=life.namespace
-    )
     told = []
-    for _ in range(rounds):
-        told.append(switch(life, application, "hybrid", ONLINE))
+    for number in range(rounds):
+        # What an earlier migration left in a target is somebody else's to a new one: each has stores of its own.
+        empty_neo4j.wipe()
+        target = f"hybrid-{number}"
+        stores = operating.hybrid(target, empty_neo4j, qdrant_server, f"{qdrant_prefix}{number}")
+        life.client.apply_all(stores, namespace=life.namespace)
+        told.append(switch(life, application, target, ONLINE))
         acknowledged = application.acknowledged()
         assert not lost(acknowledged, graph_texts(empty_neo4j))
-        told.append(switch_back(life, application, "hybrid", ONLINE))
+        told.append(switch_back(life, application, target, ONLINE))
         acknowledged = application.acknowledged()
         assert not lost(acknowledged, texts(claims / "src" / "agents.db"))
         life.client.delete("MemoryMigration", "m", namespace=life.namespace)

@@ -220,11 +220,11 @@ def hybrid(name: str, neo4j: Neo4jServer, qdrant: QdrantServer, prefix: str) -> 
     password = {"secretRef": {"name": "neo4j", "key": "password"}}
     graph = {"backend": "neo4j", "address": f"127.0.0.1:{neo4j.port}", "password": password}
     vectors = {"backend": "qdrant", "address": f"{qdrant.host}:{qdrant.port}", "collection": f"{prefix}m"}
-    refs = {"graphRef": {"name": "graph"}, "vectorsRef": {"name": "vectors"}}
+    refs = {"graphRef": {"name": f"{name}-graph"}, "vectorsRef": {"name": f"{name}-vectors"}}
     return [
         secret("neo4j", "password", neo4j.password),
-        resource("MemoryBackend", "graph", graph),
-        resource("MemoryBackend", "vectors", {**vectors, "distance": "dot"}),
+        resource("MemoryBackend", f"{name}-graph", graph),
+        resource("MemoryBackend", f"{name}-vectors", {**vectors, "distance": "dot"}),
         resource("MemoryBackend", name, {"backend": "hybrid", **refs}),
     ]
 
