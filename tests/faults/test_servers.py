@@ -141,7 +141,7 @@ def test_connections_are_reset_again_and_again(
     there = behind(ends, line, server.port)
     resets = 0
     with running(*there.migrate, **ends.secrets) as one:
-        for size in (30_000, 11_000, 23_000, 4_000, 17_000, 41_000):
+        for size in (4_000, 11_000, 7_000, 23_000, 17_000, 41_000):
             trigger = line.reset_after(size, direction=direction)
             wait.until(lambda: trigger.fired or one.is_over, what="a reset", deadline_secs=60.0)  # noqa: B023
             resets += trigger.fired
