@@ -116,6 +116,13 @@ def test_unfreeze_of_a_switch_back_goes_to_the_target(world: World) -> None:
     assert "the journals in the stores say what they said before" in done.stdout
 
 
+def test_unfreeze_goes_to_a_target_that_has_served_also_where_the_direction_was_lost(world: World) -> None:
+    world.say("b", 9, "Frozen", lockedBy=LOCK)
+    migration(world, revision=9, direction="Forward", switchedAt="2026-01-01T00:00:00Z")
+    done = run(world, "unfreeze", "--json", "--without-journal")
+    assert json.loads(done.stdout)["after"]["active"] == "b"
+
+
 def test_where_the_store_is_out_of_reach_it_is_refused_and_nothing_is_changed(world: World) -> None:
     world.say("a", 4, "Frozen", lockedBy=LOCK)
     migration(world, revision=4, direction="Forward")

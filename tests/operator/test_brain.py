@@ -234,6 +234,23 @@ def test_wiped_status_after_success_runs_nothing_backwards(life: str) -> None:
     assert w.binding is None or (w.binding.active, w.binding.mode) == ("b", "Serving")
 
 
+def test_status_lost_in_the_freeze_of_a_switch_back_never_serves_the_source() -> None:
+    w = world("online-bound")
+    w.run(until=lambda: w.status.phase == "Monitoring")
+    w.edit(operation="SwitchBack", operationToken="1")
+    for app in w.apps:
+        app.silent = True  # It has not heard of the freeze, and goes on writing to the target.
+    w.run(until=lambda: w.binding is not None and (w.binding.mode, w.binding.active) == ("Frozen", "b"))
+    w.status, w.version = type(w.status)(), w.version + 1
+    w.run(rounds=90)  # Longer than a freeze may last, so it is given back; `check` sees two sides serving.
+    for app in w.apps:
+        app.silent = False
+    w.run()
+    assert w.binding is not None
+    assert (w.binding.mode, w.binding.active) == ("Serving", "b")
+    w.at_rest()
+
+
 def test_created_again_after_success_is_refused() -> None:
     w = world("online-bound")
     w.run()

@@ -347,7 +347,7 @@ class World:
         self.binding = dataclasses.replace(
             binding,
             resource_version=str(int(binding.resource_version) + 1),
-            active="a" if traffic.direction == "Forward" else "b",
+            active="b" if traffic.direction == "Back" or traffic.switched_at else "a",
             revision=max(binding.revision, traffic.revision) + 1,
             mode="Serving",
             frozen_until=None,

@@ -42,8 +42,13 @@ _JOURNAL_WAIT: Final = timedelta(minutes=5)
 
 
 def home(draft: Draft) -> str:
-    """The side that served before this switch."""
-    return draft.source if draft.traffic.direction == "Forward" else draft.target
+    """The side that served before this switch.
+
+    A target that has served once has writes that the source may not have: a status that was rebuilt knows that, and not
+    which way the switch was going.
+    """
+    back = draft.traffic.direction == "Back" or draft.traffic.switched_at is not None
+    return draft.target if back else draft.source
 
 
 def away(draft: Draft) -> str:

@@ -173,7 +173,9 @@ def _serving_again(cluster: Cluster, before: BindingStatus) -> tuple[BindingStat
             traffic = (migration.get("status") or {}).get("traffic") or {}
             highest = max(highest, int(traffic.get("revision") or 0))
             ends = [migration["spec"][end]["backendRef"]["name"] for end in ("source", "target")]
-            home, other = ends if traffic.get("direction") != "Back" else ends[::-1]
+            # A target that has served once has writes that the source may not have, whatever a rebuilt status says.
+            back = traffic.get("direction") == "Back" or bool(traffic.get("switchedAt"))
+            home, other = ends[::-1] if back else ends
             others = (other,)
             said.append(f"migration {before.locked_by.name} sees the higher revision and gives this switch up")
     if home != before.active:
