@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Final, Literal, Protocol, runtime_checkable
 
@@ -23,7 +24,7 @@ __all__ = [
     "as_foreign",
     "as_placed",
     "is_lock",
-    "refuse_unreadable",
+    "refuse_damaged",
 ]
 
 LOCK: Final = "lock"
@@ -156,7 +157,7 @@ class Target(Protocol):
         """What the store holds under the kinds and ids of `records`.
 
         Raises:
-            StoreError: `store-corrupt`, see `refuse_unreadable`.
+            StoreError: `store-corrupt`, see `refuse_damaged`.
         """
         ...
 
@@ -235,21 +236,21 @@ class Foreign(Protocol):
         ...
 
 
-def refuse_unreadable(found: list[tuple[str, str | None, str | None, str, str, bytes]]) -> None:
+def refuse_damaged(found: Sequence[Quarantined]) -> None:
     """Refuses rows of a target that are no records, where ours would be written over them.
 
     Args:
-        found: What stands under the ids of records to write, and cannot be read: key, kind, id, reason, message, raw.
+        found: What stands under the ids of records to write, and cannot be read.
 
     Raises:
         StoreError: `store-corrupt`.
     """
-    for key, kind, identity, reason, message, _ in found:
-        named = f"{kind} {identity!r}" if kind is not None and identity is not None else key
+    for row in found:
+        named = row.key if row.kind is None or row.id is None else f"{row.kind} {row.id!r}"
         raise StoreError(
             "store-corrupt",
-            f"{len(found)} rows of the target have ids to write and cannot be read, first {named}: {message} "
-            f"({reason}); they are not written over",
+            f"{len(found)} rows of the target have ids to write and cannot be read, first {named}: {row.message} "
+            f"({row.reason}); they are not written over",
             hint="mend them or take them out of the target, or name another target",
         )
 

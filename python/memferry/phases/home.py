@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import dataclass, replace
-from typing import Final
 
 from memferry._native import Batch, Keys, standings
 from memferry.backends.api import Source
@@ -31,6 +30,7 @@ from memferry.model import (
 )
 from memferry.phases import stages
 from memferry.phases.copy import save_originals
+from memferry.phases.deletions import DELETIONS
 from memferry.phases.passes import SHOWN, Baseline, Passed, Seeing, Settled, allowed_deletes, named, settled
 from memferry.phases.plan import Plan, cut
 from memferry.phases.reading import read_stream
@@ -38,8 +38,6 @@ from memferry.phases.stages import Run
 from memferry.retry import retrying
 
 __all__ = ["Home"]
-
-_DELETIONS: Final = 999_999
 
 
 class _Away(SeenSource):
@@ -276,8 +274,8 @@ class Home:
                 failpoint("carried")
                 run.target.delete(gone)
                 failpoint("deleted")
-                run.ledger.save_range(_DELETIONS, state)
-                run.ledger.touch(number, _DELETIONS, 0, gone)
+                run.ledger.save_range(DELETIONS, state)
+                run.ledger.touch(number, DELETIONS, 0, gone)
 
         retrying(delete)
         self._carried.add_identities(gone)

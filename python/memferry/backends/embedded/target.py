@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from memferry._native import Batch, EmbeddedStore, Mapper
-from memferry.backends.api import refuse_unreadable
+from memferry.backends.api import refuse_damaged
 from memferry.backends.documents import StoreDocuments
 from memferry.backends.embedded.holder import naming_holder
 from memferry.backends.embedded.source import EmbeddedSource
@@ -78,7 +78,7 @@ class EmbeddedTarget:
         asked = {kind: [i for k, i in identities if k == kind] for kind in KINDS}
         with self._lock:
             found = [self._store.fetch(kind, ids) for kind, ids in asked.items() if ids]
-        refuse_unreadable([row for _, bad in found for row in bad])
+        refuse_damaged([Quarantined(*row) for _, bad in found for row in bad])
         return Batch.concat([held for held, _ in found])
 
     def write(self, part: Range, records: Batch, migration: str, *, fresh: bool) -> list[Quarantined]:  # noqa: ARG002

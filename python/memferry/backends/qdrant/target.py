@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from memferry._native import Batch, Keys, Mapper, gap_names, normalize_vectors, qdrant_given_back, store_keys
-from memferry.backends.api import Documents, Source, refuse_unreadable
+from memferry.backends.api import Documents, Source, refuse_damaged
 from memferry.backends.qdrant.documents import QdrantDocuments
 from memferry.backends.qdrant.source import QdrantSource, connect, identity_of
 from memferry.backends.state import MarkedSource, State
@@ -219,7 +219,7 @@ class QdrantTarget:
     def fetch(self, records: Batch) -> Batch:
         """See `memferry.backends.api.Target`."""
         found, bad = self._get(records)
-        refuse_unreadable(bad)
+        refuse_damaged(bad)
         if self.native:
             asked = Keys()
             asked.add(records)
@@ -235,10 +235,10 @@ class QdrantTarget:
         """The same without points that are no records: for one who looks and does not write over them."""
         return self._get(records)[0]
 
-    def _get(self, records: Batch) -> tuple[Batch, list[tuple[str, str | None, str | None, str, str, bytes]]]:
+    def _get(self, records: Batch) -> tuple[Batch, list[Quarantined]]:
         keys = store_keys(records.identities(), NAMESPACE)
         found, bad, _ = self._mapper.decode(self._store.get(self._url.name, keys))
-        return found, bad
+        return found, [Quarantined(*row) for row in bad]
 
     def write(self, part: Range, records: Batch, migration: str, *, fresh: bool) -> list[Quarantined]:  # noqa: ARG002
         """See `memferry.backends.api.Target`."""
