@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from memferry.manifest.status import STATUS_VERSION, BackendStatus, BackendUser, RecordCounts
+from memferry.manifest.backend_status import BackendStatus, BackendUser, RecordCounts
+from memferry.manifest.status import STATUS_VERSION
 from memferry_operator.actions import WakeAt
 from memferry_operator.brain import times
 from memferry_operator.brain.conditions import Status, with_condition

@@ -13,10 +13,11 @@ from datetime import datetime
 from typing import Any, Final
 
 from memferry.manifest import Backend
-from memferry.manifest.model import Binding
+from memferry.manifest.binding import Binding
+from memferry.manifest.binding_status import BindingStatus, BoundSecret, ClientCount
 from memferry.manifest.projection import Lookup, NotThereError, secret_data
 from memferry.manifest.protocol import binding_secret_name
-from memferry.manifest.status import STATUS_VERSION, BindingStatus, BoundSecret, ClientCount
+from memferry.manifest.status import STATUS_VERSION
 from memferry_operator.actions import AddFinalizer, FlagNewerStatus, RemoveFinalizer
 from memferry_operator.brain import times
 from memferry_operator.brain.conditions import with_condition

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, Final
 
+from memferry.manifest.binding import Binding
+from memferry.manifest.binding_status import BindingStatus
 from memferry.manifest.clients import expected_clients
-from memferry.manifest.model import Binding
-from memferry.manifest.status import BindingStatus
 from memferry_operator.names import GROUP
 from memferry_operator.observed import Client
 

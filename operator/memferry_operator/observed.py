@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, Final, Literal
 
 from memferry.manifest import Backend, Migration
-from memferry.manifest.model import Binding
+from memferry.manifest.binding import Binding
 from memferry.manifest.status import MigrationStatus
 from memferry_operator.names import Role
 

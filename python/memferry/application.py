@@ -17,10 +17,11 @@ from memferry.backends.embedded.access import EmbeddedAccess
 from memferry.backends.jsonl.access import JsonlAccess
 from memferry.backends.neo4j.access import Neo4jAccess
 from memferry.backends.qdrant.access import QdrantAccess
+from memferry.batches import from_batch, to_batch
 from memferry.errors import RefusedError, StoreError
 from memferry.hybrid import HybridAccess
 from memferry.model import KINDS, Limits, Quarantined, Range, VectorSpec, rows_of
-from memferry.records import Record, Scope, from_batch, to_batch
+from memferry.records import Record, Scope
 from memferry.urls import Secrets, StoreUrl, parse_url, secrets_from_environment
 from memferry.vectors import Floats, floats
 

@@ -1,25 +1,18 @@
-"""Records as an application sees them: frozen, typed, exact; to and from the native document of `docs/record.md`.
-
-The codec is the native mapper's: a record becomes a native document, and nothing else is ever made of it.
-"""
+"""Records as an application sees them: frozen, typed, exact; to and from the native document of `docs/record.md`."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, fields
 from datetime import UTC, datetime
-from functools import cache
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
-from memferry._native import Batch, Mapper
-from memferry.errors import RefusedError, StoreError
 from memferry.model import KINDS
-from memferry.profiles import load_mapper
 from memferry.values import NumberText, from_json, invalid, to_json
 from memferry.vectors import Vector
 
-__all__ = ["Kind", "Record", "Scope", "Time", "from_batch", "to_batch"]
+__all__ = ["Kind", "Record", "Scope", "Time"]
 
 Kind: TypeAlias = Literal["entity", "memory", "observation", "relation"]
 _TEXTS: Final = ("content", "name", "type", "from_id", "to_id", "owner_id", "supersedes")
@@ -381,43 +374,3 @@ _READ: Final = {
     "extra": _read_extra,
     "vectors": _read_vectors,
 }
-
-
-@cache
-def _mapper() -> Mapper:
-    return load_mapper("native", "document")
-
-
-def to_batch(records: Iterable[Record]) -> Batch:
-    """Records as a canonical batch, through the mapper.
-
-    Raises:
-        RefusedError: `invalid` for a record that cannot be held; `repeated-id` for two of one kind and id.
-    """
-    whole = list(records)
-    seen: set[tuple[str, str]] = set()
-    for record in whole:
-        if record.identity in seen:
-            raise RefusedError("repeated-id", f"{record.kind} {record.id!r} is given twice")
-        seen.add(record.identity)
-    raw = Batch.from_rows([("", record.to_json().encode(), []) for record in whole])
-    batch, bad, _ = _mapper().decode(raw)
-    if bad:
-        _, kind, identity, reason, message, _ = bad[0]
-        raise invalid(f"record {kind} {identity!r}: {message} ({reason})")
-    if any(batch.markers()):
-        raise invalid("record: `_memferry` is set by migrations only")
-    return batch
-
-
-def from_batch(batch: Batch) -> list[Record]:
-    """A canonical batch as records.
-
-    Raises:
-        StoreError: `store-corrupt` for a record that no document can say.
-    """
-    raw, _, bad, _ = _mapper().encode(batch)
-    if bad:
-        _, kind, identity, reason, message, _ = bad[0]
-        raise StoreError("store-corrupt", f"{kind} {identity!r}: {message} ({reason})")
-    return [Record.from_json(body) for _, body, _ in raw.rows()]

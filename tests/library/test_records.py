@@ -16,8 +16,8 @@ from hypothesis import HealthCheck, given, settings
 
 from memferry import NumberText, Record, RefusedError, Reserved, Scope, Time, Vector
 from memferry._native import Batch
+from memferry.batches import from_batch, to_batch
 from memferry.profiles import load_mapper
-from memferry.records import from_batch, to_batch
 from reference.strategies import documents as random_documents
 from support.documents import documents, lines
 

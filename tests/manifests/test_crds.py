@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 import yaml
 
+from memferry.manifest.backend_status import BackendStatus
+from memferry.manifest.binding_status import BindingStatus
 from memferry.manifest.crd import crds
-from memferry.manifest.status import BackendStatus, BindingStatus, MigrationStatus
+from memferry.manifest.status import MigrationStatus
 from support.chart_files import CRD_FILES
 from support.cli import memferry
 from support.definitions import served

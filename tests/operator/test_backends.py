@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memferry.manifest.status import BackendStatus
+from memferry.manifest.backend_status import BackendStatus
 from memferry_operator import names
 from memferry_operator.actions import WakeAt
 from memferry_operator.backend import (

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memferry.manifest import Backend
-from memferry.manifest.model import Binding
-from memferry.manifest.status import BindingStatus, Lock
+from memferry.manifest.binding import Binding
+from memferry.manifest.binding_status import BindingStatus, Lock
 from memferry_operator.actions import AddFinalizer, FlagNewerStatus, RemoveFinalizer
 from memferry_operator.binding import (
     BindingAction,

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from memferry.manifest import Backend, Migration
-from memferry.manifest.model import Binding
+from memferry.manifest.binding import Binding
 from memferry.manifest.status import MigrationStatus
 from memferry_operator import names
 from memferry_operator.actions import (

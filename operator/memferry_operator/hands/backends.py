@@ -9,7 +9,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from memferry.manifest import Backend
-from memferry.manifest.status import STATUS_VERSION, BackendStatus
+from memferry.manifest.backend_status import BackendStatus
+from memferry.manifest.status import STATUS_VERSION
 from memferry_operator import names
 from memferry_operator.actions import WakeAt
 from memferry_operator.backend import (

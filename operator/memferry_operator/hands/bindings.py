@@ -11,9 +11,10 @@ from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
 from memferry.manifest import Backend
-from memferry.manifest.model import Binding
+from memferry.manifest.binding import Binding
+from memferry.manifest.binding_status import BindingStatus
 from memferry.manifest.protocol import binding_secret_name
-from memferry.manifest.status import STATUS_VERSION, BindingStatus
+from memferry.manifest.status import STATUS_VERSION
 from memferry_operator import names
 from memferry_operator.actions import AddFinalizer, FlagNewerStatus, RemoveFinalizer
 from memferry_operator.backend import Ask, answered

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from memferry.manifest import Backend, Migration
-from memferry.manifest.model import Binding
-from memferry.manifest.status import STATUS_VERSION, BindingStatus, MigrationStatus
+from memferry.manifest.binding import Binding
+from memferry.manifest.binding_status import BindingStatus
+from memferry.manifest.status import STATUS_VERSION, MigrationStatus
 from memferry_operator import names
 from memferry_operator.brain import times
 from memferry_operator.brain.draft import TERMINAL

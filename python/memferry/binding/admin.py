@@ -17,10 +17,11 @@ from memferry.binding.journals import Journals
 from memferry.binding.projection import Projection, default_claims
 from memferry.errors import MemferryError, RefusedError
 from memferry.manifest.backend import Backend
+from memferry.manifest.binding_status import BindingStatus
 from memferry.manifest.clients import Client, expected_clients
 from memferry.manifest.projection import NotThereError, secret_data
 from memferry.manifest.protocol import BINDING_LABEL, GROUP, VERSION, binding_secret_name
-from memferry.manifest.status import STATUS_VERSION, BindingStatus
+from memferry.manifest.status import STATUS_VERSION
 from memferry.urls import StoreUrl
 
 __all__ = ["Report", "Unfrozen", "binding_report", "unfreeze"]

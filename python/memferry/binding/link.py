@@ -19,7 +19,7 @@ from memferry.binding.lease import Identity, OwnLease, Said
 from memferry.binding.projection import Projection, read_folder, read_secret
 from memferry.binding.state import ClientState, Seen
 from memferry.errors import MemferryError, TransientError
-from memferry.manifest.status import BindingStatus
+from memferry.manifest.binding_status import BindingStatus
 
 __all__ = ["Link", "clock"]
 

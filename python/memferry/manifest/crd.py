@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import yaml
 
+from memferry.manifest.backend_status import BackendStatus
+from memferry.manifest.binding_status import BindingStatus
 from memferry.manifest.model import KINDS
-from memferry.manifest.status import BackendStatus, BindingStatus, MigrationStatus
+from memferry.manifest.status import MigrationStatus
 
 if TYPE_CHECKING:
     from pydantic import BaseModel

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, Field
 
 from memferry.manifest import words
 from memferry.manifest.backend import Backend
-from memferry.manifest.parts import KeyReference, Labels, Metadata, Part, Reference, Rule, immutable
+from memferry.manifest.binding import Binding
+from memferry.manifest.parts import KeyReference, Labels, Metadata, Part, Reference, Rule, immutable, once
 from memferry.manifest.words import (
     Between,
     Duration,
@@ -30,13 +31,6 @@ __all__ = ["KINDS", "ConfigMap", "MemoryBackend", "MemoryBinding", "MemoryMigrat
 Kind = Literal["entity", "memory", "observation", "relation"]
 
 
-def _once(values: list[Any]) -> list[Any]:
-    for value in values:
-        if values.count(value) > 1:
-            raise ValueError(f"`{value}` stands twice")
-    return values
-
-
 _SET: Final = {"x-kubernetes-list-type": "set"}
 _ATOMIC: Final = {"x-kubernetes-list-type": "atomic"}
 
@@ -54,7 +48,7 @@ class StoreReference(Part):
 class Scope(Part):
     """What is moved; everything where nothing is said."""
 
-    kinds: Annotated[list[Kind], Field(max_length=4, json_schema_extra=_SET), AfterValidator(_once)] = Field(
+    kinds: Annotated[list[Kind], Field(max_length=4, json_schema_extra=_SET), AfterValidator(once)] = Field(
         default_factory=list
     )
     """Kinds of records."""
@@ -257,7 +251,7 @@ class Migration(Part):
     """What is moved."""
     mapping: Mapping | None = None
     """How fields are renamed on the way."""
-    accept_gaps: Annotated[list[GapName], Field(max_length=64, json_schema_extra=_SET), AfterValidator(_once)] = Field(
+    accept_gaps: Annotated[list[GapName], Field(max_length=64, json_schema_extra=_SET), AfterValidator(once)] = Field(
         default_factory=list
     )
     """What the target cannot hold and may be dropped, by name."""
@@ -281,46 +275,6 @@ class Migration(Part):
     """A new value asks again."""
     retry_token: Token = ""
     """A new value retries a stalled migration once."""
-
-
-# --- MemoryBinding
-
-
-class Clients(Part):
-    """Who uses the memory."""
-
-    selector: Labels = Field(default_factory=dict)
-    """Labels of the pods that are expected to acknowledge a switch."""
-
-
-class Workload(Part):
-    """Something that is restarted."""
-
-    kind: Literal["Deployment", "StatefulSet", "DaemonSet"] = "Deployment"
-    """Its kind."""
-    name: ObjectName
-    """Its name."""
-
-
-def _workloads_once(workloads: list[Workload]) -> list[Workload]:
-    _once([f"{one.kind}/{one.name}" for one in workloads])
-    return workloads
-
-
-_KEYED: Final = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["kind", "name"]}
-
-
-class Binding(Part):
-    """Which store an application uses."""
-
-    initial_backend_ref: Reference
-    """The store before the first switch."""
-    clients: Clients = Field(default_factory=Clients)
-    """Who uses it."""
-    restart: Annotated[
-        list[Workload], Field(max_length=64, json_schema_extra=_KEYED), AfterValidator(_workloads_once)
-    ] = Field(default_factory=list)
-    """Workloads that are restarted by a switch."""
 
 
 # --- documents

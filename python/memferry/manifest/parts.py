@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pydantic.json_schema import JsonSchemaValue
     from pydantic_core import CoreSchema
 
-__all__ = ["FieldError", "KeyReference", "Labels", "Metadata", "Part", "Reference", "Rule", "immutable"]
+__all__ = ["FieldError", "KeyReference", "Labels", "Metadata", "Part", "Reference", "Rule", "immutable", "once"]
 
 _KEYS: Final = {
     "x-kubernetes-validations": [
@@ -151,3 +151,11 @@ class KeyReference(Part):
     """Its name."""
     key: Annotated[str, Field(pattern=words.KEY, max_length=253)]
     """The key in it."""
+
+
+def once(values: list[Any]) -> list[Any]:
+    """Refuses a value that stands twice."""
+    for value in values:
+        if values.count(value) > 1:
+            raise ValueError(f"`{value}` stands twice")
+    return values

@@ -1,4 +1,4 @@
-"""Status of the resources: what the operator writes, and what clients and the command line read.
+"""Status of a MemoryMigration: what the operator writes, and what clients and the command line read.
 
 Every text and list is bounded; messages are cut to their bound: a status that is refused stops everything.
 """
@@ -12,42 +12,34 @@ from pydantic import Field
 
 from memferry.manifest.status_parts import (
     STATUS_VERSION,
+    Changes,
     Condition,
     Count,
     Digest,
     Instant,
     Message,
+    Mode,
     ObjectName,
     SecretKey,
     Secs,
     Small,
     Status,
     StatusPart,
-    Uid,
     Word,
-    keyed,
 )
 
 __all__ = [
     "STATUS_VERSION",
     "Approval",
-    "BackendStatus",
-    "BackendUser",
-    "BindingStatus",
-    "BoundSecret",
-    "Capability",
-    "ClientCount",
     "Condition",
     "Handled",
     "History",
-    "Lock",
     "MigrationStatus",
     "Mode",
     "MonitoringStatus",
     "Phase",
     "PlanStatus",
     "Progress",
-    "RecordCounts",
     "SecretKey",
     "ShardCounts",
     "StallReason",
@@ -73,20 +65,11 @@ Phase = Literal[
 ]
 """Where a migration is; the last four are final."""
 
-Mode = Literal["Serving", "Frozen"]
-"""Whether clients may write."""
-
 Step = Literal["Preparing", "Freezing", "Frozen", "FinalPass", "Flipping", "Serving", "Returning", "Settled"]
 """Where a switch is."""
 
 Direction = Literal["Forward", "Back"]
 """From the source to the target, or home again."""
-
-Changes = Literal["log", "watermark", "scan"]
-"""How a store tells what changed."""
-
-Capability = Literal["write", "atomic", "text-search", "vector-search", "exact-vectors"]
-"""What a store can do, as `memferry.open(...).capabilities()` has it."""
 
 
 class StallReason(StrEnum):
@@ -331,102 +314,3 @@ class MigrationStatus(Status):
         tuple[History, ...], Field(max_length=MAX_HISTORY, json_schema_extra={"x-kubernetes-list-type": "atomic"})
     ] = ()
     """Phases gone through, the newest last."""
-
-
-# --- MemoryBackend
-
-
-class RecordCounts(StatusPart):
-    """Records by kind."""
-
-    entity: Count = 0
-    """Entities."""
-    memory: Count = 0
-    """Memories."""
-    observation: Count = 0
-    """Observations."""
-    relation: Count = 0
-    """Relations."""
-
-
-class BackendUser(StatusPart):
-    """A resource that names the backend."""
-
-    kind: Literal["MemoryMigration", "MemoryBinding", "MemoryBackend"]
-    """Its kind."""
-    name: ObjectName
-    """Its name."""
-
-
-class BackendStatus(Status):
-    """What was last seen of a store."""
-
-    reachable: bool | None = None
-    """Whether it answered; nothing while it was not asked."""
-    server_version: Word = ""
-    """What it says of itself."""
-    store_identity: ObjectName = ""
-    """Identity of the store; two MemoryBackends with one are one store."""
-    records: Count | None = None
-    """Records in it."""
-    counts: RecordCounts | None = None
-    """Records by kind."""
-    changes: Changes | None = None
-    """How it tells what changed."""
-    capabilities: Annotated[
-        tuple[Capability, ...], Field(max_length=16, json_schema_extra={"x-kubernetes-list-type": "set"})
-    ] = ()
-    """What it can do."""
-    users: Annotated[tuple[BackendUser, ...], Field(max_length=64, json_schema_extra=keyed("kind", "name"))] = ()
-    """Resources that name it, the first 64."""
-    checked_at: Instant | None = None
-    """When it was asked."""
-    failures: Small = 0
-    """Probes in a row that came to no good end; the next one waits the longer."""
-
-
-# --- MemoryBinding
-
-
-class Lock(StatusPart):
-    """The migration that may switch the binding; others wait."""
-
-    uid: Uid
-    """Its uid."""
-    name: ObjectName
-    """Its name."""
-
-
-class BoundSecret(StatusPart):
-    """The Secret with what a client needs to connect, as servicebinding.io has it."""
-
-    name: ObjectName
-    """Its name."""
-
-
-class ClientCount(StatusPart):
-    """Clients of the binding."""
-
-    expected: Small = 0
-    """That have to acknowledge."""
-    acknowledged: Small = 0
-    """That acknowledged the revision."""
-
-
-class BindingStatus(Status):
-    """What clients go by."""
-
-    active: ObjectName = ""
-    """The MemoryBackend that serves."""
-    revision: Count = 0
-    """Each change of mode or side has its own."""
-    mode: Mode = "Serving"
-    """Whether clients may write."""
-    frozen_until: Instant | None = None
-    """When a freeze ends by itself."""
-    locked_by: Lock | None = None
-    """The migration that may switch it."""
-    binding: BoundSecret | None = None
-    """The Secret for clients."""
-    clients: ClientCount | None = None
-    """Clients and their acknowledgements."""

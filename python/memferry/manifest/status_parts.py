@@ -13,11 +13,13 @@ from pydantic.alias_generators import to_camel
 
 __all__ = [
     "STATUS_VERSION",
+    "Changes",
     "Condition",
     "Count",
     "Digest",
     "Instant",
     "Message",
+    "Mode",
     "ObjectName",
     "SecretKey",
     "Secs",
@@ -51,6 +53,10 @@ Instant = Annotated[str, Field(max_length=40, json_schema_extra={"format": "date
 Count = Annotated[int, Field(ge=0, le=(1 << 53) - 1)]
 Small = Annotated[int, Field(ge=0, le=(1 << 31) - 1)]
 Secs = Annotated[float, Field(ge=0, le=1e9)]
+Mode = Literal["Serving", "Frozen"]
+"""Whether clients may write."""
+Changes = Literal["log", "watermark", "scan"]
+"""How a store tells what changed."""
 
 
 def keyed(*keys: str) -> dict[str, Any]:

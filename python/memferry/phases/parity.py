@@ -13,11 +13,12 @@ from typing import Any, Final
 from memferry._native import Batch
 from memferry.application import Hit, Hits, Store, open_parsed
 from memferry.backends.api import Source
+from memferry.batches import from_batch
 from memferry.errors import RefusedError
 from memferry.phases.plan import Options, Progress, Stop
 from memferry.phases.reading import read_stream
 from memferry.phases.transform import Decisions
-from memferry.records import Record, from_batch
+from memferry.records import Record
 from memferry.stores import open_source
 from memferry.urls import StoreUrl
 from memferry.vectors import Vector

@@ -14,6 +14,7 @@ from typing import Final, Protocol, runtime_checkable
 from memferry._native import Batch, Keys, blake3_hex
 from memferry.backends.api import Source, Target
 from memferry.backends.seen import SeenSource
+from memferry.batches import to_batch
 from memferry.errors import NotProvenError, RefusedError
 from memferry.ledger import Ledger
 from memferry.model import Page, Range
@@ -22,7 +23,7 @@ from memferry.phases.copy import Observer
 from memferry.phases.deletions import Present, delete_gone, refuse_unreadable
 from memferry.phases.plan import Plan
 from memferry.phases.stages import Run
-from memferry.records import Record, to_batch
+from memferry.records import Record
 from memferry.retry import retrying
 
 __all__ = ["Baseline", "Passed", "Passes", "Seeing", "Settled", "allowed_deletes", "settled"]

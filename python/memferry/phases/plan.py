@@ -15,10 +15,11 @@ from memferry.backends.api import ChecksVectors, Source, Target, as_foreign, as_
 from memferry.errors import RefusedError
 from memferry.ledger import parsed
 from memferry.model import KINDS, Books, Limits, Quarantined, Range, VectorSpec
+from memferry.phases.deciding import Deciding
 from memferry.phases.gather import Gathering, owners, with_gathering
 from memferry.phases.options import Options, Progress, Stop
 from memferry.phases.reading import all_done, read_pages, read_stream
-from memferry.phases.transform import Deciding, Decisions, Duplicates, Transform
+from memferry.phases.transform import Decisions, Duplicates, Transform
 from memferry.retry import retrying
 
 __all__ = ["BUCKETS", "PLAN_FORMAT", "Gap", "Options", "Plan", "Progress", "Stop", "cut", "make_plan", "migration_id"]

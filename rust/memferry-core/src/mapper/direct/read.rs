@@ -98,7 +98,7 @@ impl Reader<'_, '_> {
     fn place(&mut self, place: &Place, depth: usize) -> Option<()> {
         match place {
             Place::Object(members) => {
-                self.expect(Peek::Object)?;
+                self.next_is(Peek::Object)?;
                 self.object(members, depth + 1)?;
             }
             Place::Select(i) => {
@@ -127,13 +127,13 @@ impl Reader<'_, '_> {
         Some(())
     }
 
-    fn expect(&mut self, wanted: Peek) -> Option<()> {
+    fn next_is(&mut self, wanted: Peek) -> Option<()> {
         (self.json.peek().ok()? == wanted).then_some(())
     }
 
     /// The text that is next.
     fn text(&mut self) -> Option<Piece> {
-        self.expect(Peek::String)?;
+        self.next_is(Peek::String)?;
         Some(self.found.keep(self.json.known_str().ok()?))
     }
 
@@ -185,7 +185,7 @@ impl Reader<'_, '_> {
                 self.found.version = Some(version);
             }
             Target::Tags(false) => {
-                self.expect(Peek::Array)?;
+                self.next_is(Peek::Array)?;
                 let mut next = self.json.known_array().ok()?;
                 while let Some(peek) = next {
                     if peek != Peek::String {
@@ -203,7 +203,7 @@ impl Reader<'_, '_> {
     }
 
     fn notes(&mut self) -> Option<()> {
-        self.expect(Peek::Array)?;
+        self.next_is(Peek::Array)?;
         let mut next = self.json.known_array().ok()?;
         while let Some(peek) = next {
             if peek != Peek::Object || self.json.known_object().ok()?? != "model" {
@@ -232,11 +232,11 @@ impl Reader<'_, '_> {
     }
 
     fn marker(&mut self) -> Option<()> {
-        self.expect(Peek::Object)?;
+        self.next_is(Peek::Object)?;
         if self.json.known_object().ok()?? != "digest" {
             return None;
         }
-        self.expect(Peek::String)?;
+        self.next_is(Peek::String)?;
         let digest = decode::digest_of_hex(self.json.known_str().ok()?)?;
         self.key("migration")?;
         let migration = self.text()?;
