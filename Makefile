@@ -64,7 +64,8 @@ test-node: build servers-install ## A whole life on a real Kubernetes node; as r
 
 .PHONY: test-cluster
 test-cluster: build servers-install ## Everything that needs a real Kubernetes node, as root, or minutes
-	pytest -m "node_tier or slow_cluster"
+	pytest -n 2 --dist worksteal -m slow_cluster
+	pytest -m node_tier
 
 test-wheel: install ## The built wheel in a clean environment
 	rm -rf build/wheel && mkdir -p build/wheel

@@ -6,6 +6,10 @@ from collections.abc import Iterator
 from statistics import median
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("memferry", deadline=None)  # No test is timed: the machine may be busy.
+settings.load_profile("memferry")
 
 pytest_plugins = ["testbed.fixtures"]
 
@@ -57,6 +61,9 @@ def _operator_summary(terminalreporter: pytest.TerminalReporter) -> None:
             f"write freeze: median {median(seen):.2f} s, worst {seen[-1]:.2f} s as a client saw it, "
             f"median {median(said):.2f} s, worst {said[-1]:.2f} s as the operator says"
         )
+    for report in reports:
+        if "test_many[" in report.nodeid and report.user_properties:
+            terminalreporter.write_line(", ".join(f"{name} {value}" for name, value in report.user_properties))
     faults = {report.nodeid: _strikes(report) for report in reports if "fault" in report.keywords}
     broken = {report.nodeid for report in reports if not report.passed}
     if tried := sum(faults.values()):

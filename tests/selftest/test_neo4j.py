@@ -112,4 +112,4 @@ def test_a_driver_stays_behind_the_proxy(server: Neo4jServer, proxy: Callable[[i
         with driver.session() as session, pytest.raises((ServiceUnavailable, Neo4jError, OSError)):
             session.run("RETURN 1").consume()
         line.resume()
-        wait.until(lambda: _count(driver) >= 0, what="an answer through the proxy", deadline_secs=10)
+        wait.until(lambda: _count(driver) >= 0, what="an answer through the proxy")

@@ -18,7 +18,7 @@ from testbed.kubernetes import images
 from testbed.kubernetes.box import Box
 from testbed.kubernetes.node_tier import NodeTier
 
-pytestmark = [pytest.mark.node_tier, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.node_tier]
 
 _TESTS_FOLDER = Path(__file__).resolve().parents[1]
 
@@ -215,7 +215,7 @@ def test_the_end_of_the_tests_ends_the_box(tmp_path: Path) -> None:
         namespace = Path(f"/proc/{int(owner.stdout.readline())}/ns/pid").readlink()
         assert _processes_in(namespace) >= 2
         owner.kill()
-    wait.until(lambda: not _processes_in(namespace), what="the end of the box", deadline_secs=10)
+    wait.until(lambda: not _processes_in(namespace), what="the end of the box")
     left = f"memferry-box-{owner.pid}-1"
     assert list(Path("/sys/fs/cgroup").glob(f"**/{left}"))
     with Box(tmp_path / "next"):  # sweeps what a crash leaves

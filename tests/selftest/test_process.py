@@ -112,8 +112,8 @@ def test_stop_ends_what_is_frozen(tmp_path: Path) -> None:
 def test_stop_cont_freezes_for_the_block(tmp_path: Path) -> None:
     with _sleeper(tmp_path) as process:
         with process.stop_cont():
-            wait.until(lambda: _state(process.pid) == "T", what="a frozen process", deadline_secs=5)
-        wait.until(lambda: _state(process.pid) == "S", what="a thawed process", deadline_secs=5)
+            wait.until(lambda: _state(process.pid) == "T", what="a frozen process")
+        wait.until(lambda: _state(process.pid) == "S", what="a thawed process")
 
 
 def test_pipes_carry_text(tmp_path: Path) -> None:
@@ -162,4 +162,4 @@ def test_the_end_of_the_owner_ends_the_process(tmp_path: Path, how: str) -> None
             owner.stdin.write("\n")
             owner.stdin.flush()
         owner.wait(10)
-    wait.until(lambda: not _is_alive(held), what="the end of the held process", deadline_secs=5)
+    wait.until(lambda: not _is_alive(held), what="the end of the held process")

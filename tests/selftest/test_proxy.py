@@ -36,7 +36,7 @@ class _Echo:
         self._listener.close()
 
     def wait_for_ending(self) -> str:
-        wait.until(lambda: self.endings, what="an ended connection", deadline_secs=10)
+        wait.until(lambda: self.endings, what="an ended connection")
         return self.endings[-1]
 
     def _accept(self) -> None:
@@ -115,7 +115,7 @@ def test_end_of_stream_passes_both_ways(echo: _Echo, line: FaultyProxy) -> None:
         client.shutdown(socket.SHUT_WR)
         assert _exactly(client, 100) == b"last words"
     assert echo.wait_for_ending() == "end"
-    wait.until(lambda: line.open_connections == 0, what="no connection left", deadline_secs=10)
+    wait.until(lambda: line.open_connections == 0, what="no connection left")
 
 
 def test_cut_resets_both_ends_and_new_connections_work(echo: _Echo, line: FaultyProxy) -> None:
@@ -145,7 +145,7 @@ def test_reset_after_lets_exactly_that_many_bytes_reach_the_server(echo: _Echo, 
     assert not armed.fired
     with _connect(line) as client, pytest.raises((ConnectionResetError, BrokenPipeError)):
         _talk(client, 1_000_000)
-    armed.wait(deadline_secs=10)
+    armed.wait(deadline_secs=60)
     assert echo.wait_for_ending() in {"reset", "pipe"}
     assert echo.received <= 100_000
     with _connect(line) as client:  # it happens once
@@ -159,7 +159,20 @@ def test_reset_after_counts_the_way_back(line: FaultyProxy) -> None:
         client.sendall(b"0123456789")
         with pytest.raises(ConnectionResetError):
             assert _exactly(client, 10) == b""
-        armed.wait(deadline_secs=10)
+        armed.wait(deadline_secs=60)
+
+
+def test_reset_after_each_happens_as_often_as_it_was_armed(line: FaultyProxy) -> None:
+    first, second = line.reset_after_each([5, 3], direction=Direction.TO_CLIENT)
+    for armed in (first, second):
+        with _connect(line) as client:
+            client.sendall(b"0123456789")
+            with pytest.raises(ConnectionResetError):
+                assert _exactly(client, 10) == b""
+            armed.wait(deadline_secs=60)
+    with _connect(line) as client:
+        client.sendall(b"0123456789")
+        assert _exactly(client, 10) == b"0123456789"
 
 
 def test_a_fault_that_does_not_happen_is_named(line: FaultyProxy) -> None:

@@ -22,6 +22,7 @@ from testbed.qdrant import QdrantServer
 
 __all__ = [
     "api_tier",
+    "bare_neo4j",
     "embeddings_server",
     "empty_neo4j",
     "kubernetes_namespace",
@@ -52,11 +53,21 @@ def second_neo4j_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ne
 
 @pytest.fixture
 def empty_neo4j(neo4j_server: Neo4jServer) -> Neo4jServer:
-    """The session's Neo4j without data, indexes and constraints; started again if a test left it dead."""
+    """The session's Neo4j without data; started again if a test left it dead.
+
+    Constraints and indexes of ours stay from test to test, others do not.
+    """
     if not neo4j_server.process.is_running:
         neo4j_server.start()
-    neo4j_server.wipe()
+    neo4j_server.wipe(keep="memferry_")
     return neo4j_server
+
+
+@pytest.fixture
+def bare_neo4j(empty_neo4j: Neo4jServer) -> Neo4jServer:
+    """The same without any constraint or index, as it is after its installation."""
+    empty_neo4j.wipe()
+    return empty_neo4j
 
 
 @pytest.fixture(scope="session")

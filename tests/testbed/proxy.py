@@ -12,7 +12,8 @@ import enum
 import socket
 import struct
 import threading
-from collections.abc import Coroutine
+from collections import deque
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -26,7 +27,7 @@ __all__ = ["Direction", "FaultyProxy", "Trigger"]
 T = TypeVar("T")
 
 _CHUNK = 64 * 1024
-_CALL_DEADLINE_SECS = 10.0
+_CALL_DEADLINE_SECS = 60.0
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
@@ -38,7 +39,7 @@ class Direction(enum.Enum):
 
 
 class Trigger:
-    """A fault that is armed and happens once; made by `FaultyProxy.reset_after`."""
+    """A fault that is armed and happens once; made by `FaultyProxy.reset_after` and `reset_after_each`."""
 
     def __init__(self, *, left: int) -> None:
         self._left = left
@@ -74,7 +75,7 @@ class _Faults:
     delay_secs: float = 0.0
     bytes_per_sec: float | None = None
     stalled: bool = False
-    armed: dict[Direction, Trigger] = field(default_factory=dict)
+    armed: dict[Direction, deque[Trigger]] = field(default_factory=dict)
 
 
 class _Connection:
@@ -170,11 +171,20 @@ class FaultyProxy:
             count: Bytes that still pass, at least one.
             direction: Which way they are counted.
         """
-        if count < 1:
-            raise TestbedError(f"a fault after {count} bytes cannot be armed: at least 1")
-        trigger = Trigger(left=count)
-        self._call(self._arm(direction, trigger))
-        return trigger
+        return self.reset_after_each([count], direction=direction)[0]
+
+    def reset_after_each(self, counts: Sequence[int], *, direction: Direction) -> list[Trigger]:
+        """Reset a connection again and again: what passes after one reset counts for the next.
+
+        Args:
+            counts: Bytes that still pass before each, at least one.
+            direction: Which way they are counted.
+        """
+        if any(count < 1 for count in counts):
+            raise TestbedError(f"faults after {list(counts)} bytes cannot be armed: at least 1 each")
+        triggers = [Trigger(left=count) for count in counts]
+        self._call(self._arm(direction, triggers))
+        return triggers
 
     def delay(self, secs: float) -> None:
         """Hold every chunk (64 KiB at most) back for `secs`, both ways."""
@@ -228,8 +238,8 @@ class FaultyProxy:
     async def _count_open(self) -> int:
         return len(self._connections)
 
-    async def _arm(self, direction: Direction, trigger: Trigger) -> None:
-        self._faults.armed[direction] = trigger
+    async def _arm(self, direction: Direction, triggers: Sequence[Trigger]) -> None:
+        self._faults.armed[direction] = deque(triggers)
 
     async def _change(
         self, *, delay_secs: float | None = None, bytes_per_sec: float | None = None, stalled: bool | None = None
@@ -291,12 +301,12 @@ class FaultyProxy:
         try:
             while chunk := await self._loop.sock_recv(source, self._chunk_size()):
                 await self._hold_back(len(chunk))
-                trigger = self._faults.armed.get(direction)
-                passed = None if trigger is None else trigger.take(len(chunk))
-                if trigger is None or passed is None:
+                armed = self._faults.armed.get(direction)
+                passed = armed[0].take(len(chunk)) if armed else None
+                if not armed or passed is None:
                     await self._loop.sock_sendall(sink, chunk)
                     continue
-                del self._faults.armed[direction]
+                trigger = armed.popleft()
                 await self._loop.sock_sendall(sink, chunk[:passed])
                 await self._drop(connection, reset=True)
                 trigger.fire()

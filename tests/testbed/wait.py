@@ -8,7 +8,10 @@ from typing import TypeVar
 
 from testbed.errors import TestbedError
 
-__all__ = ["until"]
+__all__ = ["EVENTUALLY_SECS", "until"]
+
+EVENTUALLY_SECS = 90.0
+"""Bounds a wait in vain, promises nothing: controllers whose API server was away stay away for half a minute more."""
 
 T = TypeVar("T")
 
@@ -17,7 +20,7 @@ def until(
     check: Callable[[], T | None],
     *,
     what: str,
-    deadline_secs: float,
+    deadline_secs: float = EVENTUALLY_SECS,
     first_interval_secs: float = 0.02,
     longest_interval_secs: float = 0.5,
 ) -> T:
@@ -26,7 +29,7 @@ def until(
     Args:
         check: Returns a false value for "not yet"; what it raises ends the wait at once.
         what: Names the awaited thing in the error.
-        deadline_secs: How long to wait; `check` runs at least once.
+        deadline_secs: How long to wait; `check` runs at least once; given where it is promised, or too short.
         first_interval_secs: Pause after the first try; it doubles from there.
         longest_interval_secs: Longest pause between two tries.
 

@@ -25,7 +25,7 @@ KubernetesObject = dict[str, Any]
 
 _DISCOVERY = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
 _TIMEOUT_SECS = 30.0
-_KIND_DEADLINE_SECS = 10.0
+_KIND_DEADLINE_SECS = 60.0
 
 
 class ApiError(TestbedError):
@@ -278,7 +278,7 @@ class KubernetesClient:
         *,
         namespace: str | None = None,
         what: str = "",
-        deadline_secs: float = 30.0,
+        deadline_secs: float = wait.EVENTUALLY_SECS,
     ) -> KubernetesObject:
         """Wait until an object is there and `check` of it is true; an outage of the API server is waited for.
 
@@ -299,7 +299,9 @@ class KubernetesClient:
             status = json.dumps((last or {}).get("status"), indent=1)
             raise TestbedError(f"{error}\n{kind} {name} {'is not there' if last is None else status}") from error
 
-    def until_gone(self, kind: str, name: str, *, namespace: str | None = None, deadline_secs: float = 30.0) -> None:
+    def until_gone(
+        self, kind: str, name: str, *, namespace: str | None = None, deadline_secs: float = wait.EVENTUALLY_SECS
+    ) -> None:
         """Wait until an object is not there."""
         wait.until(
             lambda: self.find(kind, name, namespace=namespace) is None,

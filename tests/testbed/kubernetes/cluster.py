@@ -112,7 +112,7 @@ class Cluster:
         return self._run_tool(_HELM[version], *arguments)
 
     def audit_events(self) -> Iterator[dict[str, Any]]:
-        """Every answered request so far, oldest first, without contents."""
+        """Every answered request so far, oldest first, without contents; `user` is empty where none was recognised."""
         if not self._audit:
             raise TestbedError("this cluster was made without audit=True")
         with self._audit_log.open(encoding="utf-8") as log:
