@@ -492,6 +492,15 @@ def normalize_vectors(records: Batch, names: list[str]) -> Batch:
 def vectors_not_finite(records: Batch, names: list[str]) -> list[int]:
     """Rows with a NaN or an infinity in a dense or multi vector of these names."""
 
+def give_up_vectors(records: Batch, *, finite: list[str] = ..., unnamed: str | None = None) -> Batch:
+    """The batch without vectors that a store cannot keep.
+
+    Args:
+        records: Canonical batch.
+        finite: Names of which no dense or multi vector with a NaN or an infinity is kept.
+        unnamed: What the store calls a vector without a name; of those of one name it keeps the first.
+    """
+
 def split_halves(records: Batch) -> tuple[Batch, Batch]:
     """Records without the vectors that a vector store holds, and those vectors with kind, id and scope."""
 
@@ -506,6 +515,9 @@ def owned_points(records: Batch, points: Batch) -> bytes:
 
 def qdrant_given_back(raw: Batch) -> tuple[Batch, list[int]]:
     """A raw batch with doubles as Qdrant gives them back, and the rows in which one changes by it."""
+
+def qdrant_to_come_back(raw: Batch) -> Batch:
+    """A raw batch that was read from Qdrant, with the doubles to be written so that it comes back as it is."""
 
 def jsonl_align(path: _Path, offset: int) -> int:
     """The start of the first line at or after `offset`."""

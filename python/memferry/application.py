@@ -6,6 +6,7 @@ import base64
 import json
 import os
 from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Final, Self, TypeAlias
@@ -22,7 +23,7 @@ from memferry.errors import RefusedError, StoreError
 from memferry.hybrid import HybridAccess
 from memferry.model import KINDS, Limits, Quarantined, Range, VectorSpec, rows_of
 from memferry.records import Record, Scope
-from memferry.urls import Secrets, StoreUrl, parse_url, secrets_from_environment
+from memferry.urls import Secrets, StoreUrl, is_utf8, parse_url, secrets_from_environment
 from memferry.vectors import Floats, floats
 
 __all__ = ["Hit", "RecordPage", "Store", "open_store"]
@@ -218,6 +219,9 @@ class Store:
         if k < 1:
             raise RefusedError("invalid", f"search: k is {k}, at least 1 is needed")
         can, parts = self.capabilities(), list(_parts(scope).items())
+        for given in (text or "", vector_name, *(value for _, value in parts)):
+            if not is_utf8(given):
+                raise RefusedError("invalid", f"search: {given!a} holds half a character")
         rankings: list[list[tuple[float, str, str]]] = []
         if text is not None:
             chosen = self._searched("words", can.text_kinds, kinds)
@@ -274,10 +278,16 @@ def _pages(
             raise RefusedError("invalid", "pages: the cursor is of another store or another kind")
         names = names[names.index(stream_name) :]
     reader = source.reader()
+    given = at
     for number, name in enumerate(names):
         part, going = Range(0, name, None, None), True
         while going:
-            page = reader.read(part, at, limits)
+            try:
+                page = reader.read(part, at, limits)
+            except (ValueError, OverflowError):
+                if at is None or at != given:
+                    raise
+                raise RefusedError("invalid", "pages: that is no cursor") from None
             at, going = page.next, page.next is not None
             batch = page.records.filter(rows_of(page.records, kinds))
             records = [r for r in from_batch(batch) if _in_scope(r, scope)]
@@ -328,7 +338,9 @@ def _read_cursor(cursor: str | None) -> tuple[str | None, str | None]:
     try:
         name, at = json.loads(base64.urlsafe_b64decode(cursor))
     except (ValueError, TypeError):
-        raise RefusedError("invalid", "pages: that is no cursor") from None
+        name, at = None, None
+    if not isinstance(name, str) or not isinstance(at, str | None):
+        raise RefusedError("invalid", "pages: that is no cursor")
     return name, at
 
 
@@ -385,11 +397,10 @@ def _access(url: StoreUrl, *, read_only: bool, vectors: Mapping[str, int] | None
         return Neo4jAccess(url, read_only=read_only)
     if url.graph is not None and url.vectors is not None:
         graph = _access(url.graph, read_only=read_only, vectors=None)
-        try:
+        with ExitStack() as unless_whole:
+            unless_whole.callback(graph.close)
             points = _access(url.vectors, read_only=read_only, vectors=vectors)
-        except BaseException:
-            graph.close()
-            raise
+            unless_whole.pop_all()
         return HybridAccess(graph, points, url.identity)
     raise RefusedError("unsupported", f"a {url.backend} store is not opened by applications")
 

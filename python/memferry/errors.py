@@ -55,6 +55,7 @@ CATALOGUE: Final[dict[str, str]] = {
     "plan-changed": "an unfinished run is bound to another plan",
     "busy": "another run of this migration is at work",
     "no-migration": "the target knows no such migration",
+    "rolling-back": "a rollback of this migration has not come to its end",
     "max-deletes": "more records would be deleted than allowed",
     "not-native": "not possible with this profile",
     "unsupported": "this kind of store cannot do what was asked",

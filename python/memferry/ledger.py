@@ -124,7 +124,7 @@ class Ledger(Lock):
         return self._documents.get(self.migration, "report")
 
     def forget(self) -> None:
-        """Drops everything of this migration but the run document."""
+        """Drops everything of this migration but the run document and the originals that a rollback left."""
         for prefix in (
             "range/",
             "quarantine/",
@@ -273,10 +273,40 @@ class Ledger(Lock):
         if self._documents.get(self.migration, key) is None:
             self._documents.put(self.migration, key, document)
 
-    def originals(self, after: str = "") -> Iterator[tuple[str, str]]:
-        """All saved originals as native documents: `kind/id`, document; those that come `after` one of them."""
-        for key, text in self._scan("saved/", f"saved/{after}"):
-            yield key.removeprefix("saved/"), text
+    def originals(self, after: str = "", *, left: bool = False) -> Iterator[tuple[str, str]]:
+        """All saved originals as native documents: `kind/id`, document; those that come `after` one of them.
+
+        Args:
+            after: Where to go on.
+            left: Those that a rollback left instead.
+        """
+        prefix = "left/" if left else "saved/"
+        for key, text in self._scan(prefix, f"{prefix}{after}"):
+            if text:
+                yield key.removeprefix(prefix), text
+
+    def other(self, migration: str) -> Ledger:
+        """The ledger of another migration into the same target, to be read."""
+        return Ledger(self._documents, migration)
+
+    def leave_original(self, kind: str, identity: str) -> None:
+        """Keeps an original past a rollback, which could not put it back.
+
+        Who wrote over the record since puts it back in its turn: what that one saved is not there any more.
+        """
+        document = self._documents.get(self.migration, f"saved/{kind}/{identity}")
+        if document is not None:
+            self._documents.put(self.migration, f"left/{kind}/{identity}", document)
+
+    def left(self, kind: str, identity: str) -> str | None:
+        """An original that a rollback left."""
+        return self._documents.get(self.migration, f"left/{kind}/{identity}") or None
+
+    def forget_left(self, kind: str, identity: str) -> None:
+        """Says that it has been put back."""
+        key = f"left/{kind}/{identity}"
+        if self._documents.get(self.migration, key):
+            self._documents.put(self.migration, key, "")  # Deleting goes by prefix, and ids begin with one another.
 
     def _scan(self, prefix: str, after: str = "") -> Iterator[tuple[str, str]]:
         while True:

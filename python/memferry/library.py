@@ -20,10 +20,10 @@ from memferry.phases.plan import Options, Plan, Progress, Stop
 from memferry.phases.rollback import RolledBack
 from memferry.phases.rollback import rollback as roll_back
 from memferry.phases.transform import Decisions, Dedup, load_mapping
-from memferry.stores import has_ledger, open_target
+from memferry.stores import ledger_hint, open_target, read_ledger
 from memferry.urls import Secrets, StoreUrl, parse_url, secrets_from_environment
 
-__all__ = ["choose", "find_ledger", "migrate", "plan", "rollback", "store_url", "verify"]
+__all__ = ["choose", "find_ledger", "migrate", "open_known", "plan", "rollback", "store_url", "verify"]
 
 Place = str | os.PathLike[str] | StoreUrl
 
@@ -55,6 +55,9 @@ def choose(
     accept: Iterable[str] = (),
     on_existing: str = "refuse",
     on_conflict: str = "keep",
+    max_deletes_percent: float = 10.0,
+    max_quarantined: int = 0,
+    parallelism: int = 2,
     parity: int = 0,
     min_recall: float | None = None,
     where: str | None = None,
@@ -78,6 +81,12 @@ def choose(
         _one_of("accept", gap, tuple(known))
     _one_of("on-existing", on_existing, ("refuse", "keep", "overwrite"))
     _one_of("on-conflict", on_conflict, ("keep", "source"))
+    if not 0 <= max_deletes_percent <= 100:  # neither is NaN
+        raise RefusedError("invalid", f"max-deletes: got {max_deletes_percent}, a percentage from 0 to 100 is needed")
+    if max_quarantined < 0:
+        raise RefusedError("invalid", f"max-quarantined: got {max_quarantined}, a number of records is needed")
+    if parallelism < 1:
+        raise RefusedError("invalid", f"parallelism: got {parallelism}, at least 1 is needed")
     if parity < 0:
         raise RefusedError("invalid", f"parity: got {parity}, a number of searches is needed")
     if min_recall is not None and not (parity and 0 <= min_recall <= 1):
@@ -95,6 +104,9 @@ def choose(
         accept=gaps,
         on_existing=on_existing,  # type: ignore[arg-type]
         on_conflict=on_conflict,  # type: ignore[arg-type]
+        max_deletes_percent=max_deletes_percent,
+        max_quarantined=max_quarantined,
+        parallelism=parallelism,
         parity=parity,
         min_recall=min_recall,
         transform=decisions,
@@ -312,13 +324,23 @@ def rollback(
         RefusedError: `no-migration`; `existing` for a file that was changed since.
     """
     url = store_url("TARGET", target, secrets)
-    if not has_ledger(url):
-        raise RefusedError("no-migration", f"{url.text} knows no migration")
-    opened = open_target(url)
+    opened = open_known(url)
     try:
         return roll_back(opened, find_ledger(opened, migration, url), stop=stop)
     finally:
         opened.close()
+
+
+def open_known(url: StoreUrl) -> Target:
+    """Opens a target that knows a migration; what knows none is only read.
+
+    Raises:
+        RefusedError: `no-migration`.
+    """
+    with read_ledger(url) as documents:
+        if documents is None or not migrations(documents):
+            raise RefusedError("no-migration", f"{url.text} knows no migration", hint=ledger_hint(url))
+    return open_target(url)
 
 
 def find_ledger(target: Target, migration: str | None, url: StoreUrl) -> Ledger:

@@ -77,6 +77,15 @@ def inverted(mask: bytes) -> bytes:
     return rows_with(mask, 0)
 
 
+def either(one: bytes, other: bytes) -> bytes:
+    """A mask of the rows that are in one of two masks.
+
+    >>> list(either(bytes([0, 1, 0]), bytes([0, 1, 1])))
+    [0, 1, 1]
+    """
+    return (int.from_bytes(one) | int.from_bytes(other)).to_bytes(len(one))
+
+
 def rows_of(records: Batch, kinds: Iterable[str]) -> bytes:
     """A mask of the records of some kinds."""
     return rows_with(records.kinds(), *map(KINDS.index, kinds))

@@ -360,7 +360,7 @@ def _read_extra(value: Any) -> dict[str, Any] | None:
 def _read_vectors(value: Any) -> list[Vector] | None:
     try:
         return [Vector.from_json(said) for said in value] or None
-    except (TypeError, KeyError, ValueError) as error:
+    except (AttributeError, TypeError, KeyError, ValueError) as error:
         raise invalid(f"record: vectors: {error!r}") from None
 
 

@@ -86,10 +86,9 @@ def open_target(url: StoreUrl, accepted: tuple[str, ...] = (), scratch: Path | N
         return backends.open_target(url, accepted, scratch)
     graph_url, vectors_url = _halves(url)
     graph = Neo4jTarget(graph_url, accepted)
-    try:
+    with ExitStack() as unless_whole:
+        unless_whole.callback(graph.close)
         # One ledger, in the graph: the collection gets no companion.
         vectors = QdrantTarget(vectors_url, accepted, documents=graph.documents)
-    except BaseException:
-        graph.close()
-        raise
+        unless_whole.pop_all()
     return HybridTarget(graph, vectors, url.identity, vectors.fetch_readable)

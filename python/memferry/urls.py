@@ -11,7 +11,16 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from memferry.errors import RefusedError
 
-__all__ = ["Secrets", "StoreUrl", "hybrid_url", "parse_url", "same_store", "secrets_from_environment"]
+__all__ = [
+    "Secrets",
+    "StoreUrl",
+    "hybrid_url",
+    "is_utf8",
+    "parse_url",
+    "same_store",
+    "secrets_from_environment",
+    "without_secrets",
+]
 
 _SUFFIXES: Final = {
     ".db": "embedded",
@@ -120,7 +129,11 @@ def same_store(left: StoreUrl, right: StoreUrl) -> bool:
 
 def _same_part(left: StoreUrl, right: StoreUrl) -> bool:
     if left.path is not None and right.path is not None:
-        return left.path.resolve() == right.path.resolve()
+        try:
+            # Links of either kind are other names of one file.
+            return left.path.samefile(right.path)
+        except OSError:
+            return os.path.realpath(left.path) == os.path.realpath(right.path)
     return (left.backend, left.host, left.port, left.name) == (right.backend, right.host, right.port, right.name)
 
 
@@ -147,7 +160,28 @@ def _refuse(text: str, why: str, hint: str | None = None) -> RefusedError:
 
 def _shown(text: str) -> str:
     """The URL without what may be a secret: user, password and options."""
-    return re.sub(r"[^/\s]*@", "***@", text.partition("?")[0])
+    front, _, options = text.partition("?")
+    if "@" in options:
+        # The `?` may stand in a password: then nothing but the backend is surely none of it.
+        front = re.sub(r"(?<=//).*", "***", front, flags=re.DOTALL)
+    # A password may hold a `/` too.
+    return re.sub(r"(?<=//).*@|[^/\s]*@", "***@", front, flags=re.DOTALL)
+
+
+def without_secrets(word: str) -> str:
+    """A word of a command line as it may be told to others, before it has been looked at.
+
+    >>> without_secrets("qdrant://localhost/agents?profile=mem0")
+    'qdrant://localhost/agents?profile=mem0'
+    >>> without_secrets("--graph=neo4j://ann:word@localhost?password=word")
+    '--graph=neo4j://***@localhost?***'
+    """
+    option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+    try:
+        parse_url(value)
+    except RefusedError:
+        return f"{option}{equals}{_shown(value)}{'?***' if '?' in value else ''}"
+    return word  # A URL that is accepted holds no secret.
 
 
 def parse_url(text: str) -> StoreUrl:
@@ -167,14 +201,16 @@ def parse_url(text: str) -> StoreUrl:
     6334
     """
     if len(text) > _MAX_URL_CHARS or "\0" in text:
-        raise _refuse(text[:80], f"longer than {_MAX_URL_CHARS} characters or with a NUL")
+        raise _refuse(_shown(text)[:80], f"longer than {_MAX_URL_CHARS} characters or with a NUL")
+    if not is_utf8(text):
+        raise _refuse(ascii(_shown(text))[1:-1], "that is not UTF-8", "give the file another name, or a link")
     scheme = re.match(r"([a-z][a-z0-9+]*):", text)
     if scheme is None:
         path, _, query = text.partition("?")
         backend = _SUFFIXES.get(Path(path).suffix)
         if backend is None:
             hint = "name the backend, as in `jsonl:FILE` or `embedded:FILE`"
-            raise _refuse(text, f"the ending `{Path(path).suffix}` names no backend", hint)
+            raise _refuse(text, f"the ending `{Path(_shown(path)).suffix}` names no backend", hint)
         return _file(text, backend, path, query)
     backend = scheme[1]
     if backend in _FILES:
@@ -199,24 +235,19 @@ def _options(text: str, backend: str, query: str) -> dict[str, str]:
     allowed = _OPTIONS if backend == "neo4j" else _OPTIONS - {"key"}
     for name in options:
         if name not in allowed:
-            raise _refuse(text, f"unknown option `{name}`, allowed: {', '.join(sorted(allowed))}")
+            raise _refuse(text, f"unknown option `{_shown(name)}`, allowed: {', '.join(sorted(allowed))}")
     return options
 
 
 def _file(text: str, backend: str, path: str, query: str) -> StoreUrl:
     if not path:
         raise _refuse(text, "no file is named")
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        raise _refuse(
-            ascii(text)[1:-1], "the name of the file is not UTF-8", "give it another name, or a link"
-        ) from None
     longest = max(len(os.fsencode(part)) for part in (*Path(path).parts, Path(path).name))
     if longest > _MAX_NAME_BYTES:
         raise RefusedError(
             "invalid", f"a name of {longest} bytes in the path of a store, at most {_MAX_NAME_BYTES} fit"
         )
+    _check_place(text, path)
     options = _options(text, backend, query)
     return StoreUrl(
         text=text,
@@ -227,13 +258,40 @@ def _file(text: str, backend: str, path: str, query: str) -> StoreUrl:
     )
 
 
+def _check_place(text: str, path: str) -> None:
+    """Refuses a file that no plan and no ledger could name."""
+    try:
+        place = str(Path(path).resolve())
+    except RuntimeError:
+        raise _refuse(text, "the link leads back to itself") from None
+    except OSError:
+        return  # Who opens it says why.
+    if not is_utf8(place):
+        raise _refuse(
+            text, f"its folder or the file it leads to has a name that is not UTF-8, {place!a}", "rename that"
+        )
+
+
+def is_utf8(text: str) -> bool:
+    """Whether a text can be written as UTF-8: names of files need not be."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _server(text: str, backend: str, *, tls: bool = False) -> StoreUrl:
     try:
         parts = urlsplit(text)
         port = parts.port or _SERVERS[backend]
-    except ValueError as e:
-        raise _refuse(text.rsplit("@", maxsplit=1)[-1], str(e)) from None
-    if parts.password is not None:
+    except ValueError:
+        # What is said of it repeats it, and it may be a part of a password.
+        raise _refuse(
+            text, "that is no host and port", f"for example {backend}://localhost:{_SERVERS[backend]}"
+        ) from None
+    # Qdrant knows no users: what stands there is a key.
+    if parts.password is not None or (backend == "qdrant" and parts.username):
         raise _refuse(
             f"{backend}://{parts.hostname}{parts.path}",
             "a password in a URL ends up in logs and shell histories",

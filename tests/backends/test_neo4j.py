@@ -175,18 +175,18 @@ def test_everything_comes_back(graph: Graph) -> None:
     assert differences(read_embedded(there.path), graph.contents("back")) == []
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(random_documents())
 def test_any_document_becomes_properties_and_back(text: str) -> None:
     records, _, _ = DOCUMENT.decode(Batch.from_rows([("7", text.encode(), [])]))
     raw, _, quarantined, _ = NODE.encode(records, marker="m")
     assert quarantined == []
     for (key, body, vectors), (kind, _) in zip(raw.rows(), records.identities(), strict=True):
-        for lists in (True, False):
-            properties, numbers = layout.to_properties(key, body, vectors, lists=lists)
+        for lists, spread in ((True, False), (False, False), (True, True), (False, True)):
+            properties, numbers = layout.to_properties(key, body, vectors, lists=lists, spread=spread)
             assert lists or not numbers
             for value in properties.values():
-                assert type(value) in {str, int, float, bool} or all(type(item) is str for item in value)
+                assert spread or type(value) in {str, int, float, bool} or all(type(item) is str for item in value)
             row = layout.from_properties(kind, {**properties, **dict(numbers)})
             back, bad, _ = NODE.decode(Batch.from_rows([row]))
             assert bad == []
@@ -252,7 +252,7 @@ def test_the_graph_is_what_the_page_says(graph: Graph) -> None:
     result = move(graph.file(rows), graph.url)
     [(labels, properties)] = graph.cypher("MATCH (n:MemferryEntity {id: 'a'}) RETURN labels(n), properties(n)")
     marker = properties.pop("_memferry")
-    assert labels == ["MemferryEntity", "Person"]
+    assert set(labels) == {"MemferryEntity", "Person"}
     assert properties == {
         "id": "a",
         "name": "a",
@@ -275,6 +275,7 @@ def test_the_graph_is_what_the_page_says(graph: Graph) -> None:
     assert said == ('[{"name":"title","model":"x","dim":2,"normalized":null,"kind":0,"property":"vector_2_title"}]')
 
 
+@pytest.mark.usefixtures("bare_neo4j")
 def test_indexes_are_there_and_answer(graph: Graph) -> None:
     move(graph.file(people(40)), graph.url)
     assert graph.schema() == {
@@ -308,6 +309,7 @@ NASTY = [
 ]
 
 
+@pytest.mark.usefixtures("bare_neo4j")
 def test_names_are_only_ever_names(graph: Graph) -> None:
     rows = [entity(name, type=name, name=name, vectors=[vector([1.0, 0.5], name=name)]) for name in NASTY]
     rows += [relation(name, name, name, type=name, name=name) for name in NASTY]
@@ -400,11 +402,12 @@ def test_a_sync_moves_relations_types_and_vectors(graph: Graph) -> None:
     result = move(origin, graph.url, delete=True, max_deletes_percent=50)
     assert (result.outcome, result.books.total("deleted"), result.books.total("written")) == ("proven", 1, 4)
     assert graph.cypher("MATCH (a)-[r:MEMFERRY_RELATION]->(b) RETURN a.id, r.id, b.id") == [["b", "r", "c"]]
-    assert graph.cypher("MATCH (n:MemferryEntity) RETURN n.id, labels(n) ORDER BY n.id") == [
-        ["a", ["MemferryEntity", "Theirs", "New"]],
-        ["b", ["MemferryEntity"]],
-        ["c", ["MemferryEntity", "Old"]],
-    ]
+    labels = graph.cypher("MATCH (n:MemferryEntity) RETURN n.id, labels(n)")
+    assert {name: set(found) for name, found in labels} == {
+        "a": {"MemferryEntity", "Theirs", "New"},
+        "b": {"MemferryEntity"},
+        "c": {"MemferryEntity", "Old"},
+    }
     assert graph.cypher("MATCH (m:MemferryMemory) RETURN m.id, m.vector_2, m.vector_3") == [
         ["m", None, [1.0, 2.0, 3.0]]
     ]
@@ -452,6 +455,7 @@ def test_overwritten_records_come_back_with_rollback(graph: Graph) -> None:
     assert graph.cypher("MATCH (n:MemferryEntity) RETURN n.id ORDER BY n.id") == [["a"], ["b"]]
 
 
+@pytest.mark.usefixtures("bare_neo4j")
 def test_rollback_leaves_only_the_ledger(graph: Graph) -> None:
     graph.cypher("CREATE (:Mine {id: 1})")
     graph.cypher("CREATE INDEX mine FOR (n:Mine) ON (n.id)")
@@ -464,6 +468,7 @@ def test_rollback_leaves_only_the_ledger(graph: Graph) -> None:
     assert graph.cypher("MATCH (d:MemferryLedger) RETURN d.name") == [["run"]]
 
 
+@pytest.mark.usefixtures("bare_neo4j")
 def test_rollback_of_one_leaves_the_other_its_indexes(graph: Graph) -> None:
     first = move(graph.file(people(10), "first"), graph.url)
     second = move(graph.file([entity("z"), relation("zz", "z", "z")], "second"), graph.url)
@@ -478,6 +483,7 @@ def test_rollback_of_one_leaves_the_other_its_indexes(graph: Graph) -> None:
 # -- plans, ranges, pages
 
 
+@pytest.mark.usefixtures("bare_neo4j")
 def test_a_plan_leaves_no_trace(graph: Graph) -> None:
     origin = open_source(graph.file(people(5)))
     with opened(graph.url) as store:
@@ -583,7 +589,7 @@ def test_a_user_whom_others_locked_out_is_tried_again(graph: Graph) -> None:
             return False
         return True
 
-    until(opens, what="the end of the lock", deadline_secs=30)
+    until(opens, what="the end of the lock")
 
 
 def test_a_server_that_is_not_there_is_transient() -> None:
@@ -693,7 +699,7 @@ def test_a_lock_that_was_looked_at_cannot_be_taken_before_the_commit(graph: Grap
             thread.start()
             time.sleep(1.0)
             order.append("committed")
-        thread.join(30)
+        thread.join(90)
         assert order == ["committed", "taken"]
         assert mine.documents.get("m", "lock") == "other"
 
@@ -865,8 +871,9 @@ def test_temporal_values_that_the_driver_has_no_type_for(graph: Graph) -> None:
     )
     found = graph.contents("plain", "plain").records
     assert {key[0]: fields["extra"] for key, fields in found.items()} == {
-        "entity": '{"ago":{"$date":"-0044-01-01"},"all":[{"$date":"+20000-01-01"}],"at":{"$localtime":"10:20:00"},'
-        '"n":1.0,"span":{"$duration":"P1Y"},"then":{"$datetime":"+12000-01-01T00:00:00+02:00"}}',
+        "entity": '{"ago":{"$date":"-0044-01-01"},"all":[{"$date":"+20000-01-01"}],'
+        '"at":{"$localtime":"10:20:00.000000000"},"n":1.0,"span":{"$duration":"P1Y"},'
+        '"then":{"$datetime":"+12000-01-01T00:00:00+02:00"}}',
         "relation": '{"d":{"$date":"-0001-01-01"}}',
     }
 

@@ -134,7 +134,7 @@ def test_transactions_that_looked_at_the_lock_do_not_wait_and_are_waited_for(gra
         threads.append(threading.Thread(target=take))
         threads[-1].start()
         waiting = "SHOW TRANSACTIONS YIELD status WHERE status STARTS WITH 'Blocked' RETURN count(*)"
-        until(lambda: graph.cypher(waiting) != [[0]], what="a transaction that waits", deadline_secs=60)
+        until(lambda: graph.cypher(waiting) != [[0]], what="a transaction that waits")
         assert order == []
         done.set()
         for thread in threads:

@@ -11,11 +11,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from memferry._native import Batch
+from memferry.backends import open_target
 from memferry.backends.neo4j.values import UnheldError, canonical, escaped, native
-from memferry.errors import MemferryError, RefusedError
+from memferry.errors import MemferryError, RefusedError, StoreError
+from memferry.ledger import Ledger
+from memferry.model import Limits
 from memferry.phases import plan as planning
 from memferry.phases.migrate import plan_only
 from memferry.phases.plan import Options
+from memferry.phases.reading import read_stream
 from memferry.urls import parse_url
 from support import processes
 from support.checker import differences, read_embedded
@@ -47,6 +52,7 @@ def refused(*arguments: Any, **chosen: Any) -> MemferryError:
     return caught.value
 
 
+@pytest.mark.usefixtures("bare_neo4j")
 def test_a_record_becomes_what_an_application_would_have_written(graph: Graph) -> None:
     rows = [
         entity("a", name="Ann", type="Person", content="likes tea", created_at="2024-06-15T10:30:00Z", extra={"n": 1}),
@@ -99,6 +105,38 @@ def test_a_graph_of_others_comes_back_as_it_was(graph: Graph) -> None:
     result = move(there, graph.at(PLAIN))
     assert (result.outcome, result.lossless) == ("proven", True)
     assert seen() == before
+
+
+UTCS = "MATCH (n) UNWIND n.all + [n.z, n.utc] AS x RETURN n.uuid, toString(x), x = datetime('2024-01-01T00:00:00Z')"
+
+
+def test_the_offset_z_and_the_zone_utc_stay_what_they_are(graph: Graph) -> None:
+    graph.cypher(
+        "CREATE (a:T {uuid: 'a', z: datetime('2024-01-01T00:00:00Z'), utc: datetime('2024-01-01T00:00:00[UTC]')}) "
+        "SET a.all = [a.utc, a.z] CREATE (a)-[r:R {uuid: 'r'}]->(a) SET r += a {.z, .utc, .all}"
+    )
+    relations = UTCS.replace("(n)", "()-[n]->()")
+    before, there = (graph.cypher(UTCS), graph.cypher(relations)), parse_url(str(graph.folder / "there.db"))
+    assert [same for _, _, same in before[0]] == [False, True, True, False]
+    assert move(graph.at(PLAIN), there).outcome == "proven"
+    graph.cypher("MATCH (n) DETACH DELETE n")
+    result = move(there, graph.at(PLAIN))
+    assert (result.outcome, result.lossless) == ("proven", True)
+    assert (graph.cypher(UTCS), graph.cypher(relations)) == before
+    roll(graph.at(PLAIN), result.migration)
+    assert graph.cypher("MATCH (n) RETURN n") == []
+
+
+def test_times_that_were_written_over_come_back_with_their_zones(graph: Graph) -> None:
+    graph.cypher(
+        "CREATE (a:T {uuid: 'a', z: datetime('2024-01-01T00:00:00Z'), utc: datetime('2024-01-01T00:00:00[UTC]'), "
+        "all: [datetime('2024-01-01T00:00:00[America/St_Johns]'), datetime('1850-01-01T00:00:00[Europe/Berlin]')]})"
+    )
+    before = graph.cypher(UTCS)
+    result = move(graph.file([entity("a", type="New")]), graph.at(PLAIN), on_existing="overwrite")
+    assert graph.cypher("MATCH (n) RETURN labels(n), properties(n)") == [[["New"], {"uuid": "a"}]]
+    assert roll(graph.at(PLAIN), result.migration).restored == 1
+    assert graph.cypher(UTCS) == before
 
 
 def test_what_no_property_holds_is_a_gap(graph: Graph) -> None:
@@ -186,6 +224,106 @@ def test_what_was_written_over_comes_back(graph: Graph) -> None:
     assert graph.cypher("MATCH (n) RETURN count(n)") == [[2]]
 
 
+def test_what_was_written_over_and_then_deleted_comes_back(graph: Graph) -> None:
+    graph.cypher("CREATE (:Old {uuid: 'a'})-[:R {uuid: 'r', n: 1}]->(:Old {uuid: 'b'})")
+    rows = [entity("a", type="New"), entity("b", type="New"), relation("r", "b", "a", type="R")]
+    result = move(graph.file(rows), graph.at(PLAIN), on_existing="overwrite")
+    graph.cypher("MATCH (n) DETACH DELETE n")
+    assert roll(graph.at(PLAIN), result.migration).restored == 3
+    ends = "MATCH (a:Old)-[r]->(b:Old) RETURN a.uuid, properties(r), b.uuid"
+    assert graph.cypher(ends) == [["a", {"uuid": "r", "n": 1}, "b"]]
+
+
+def test_what_could_not_be_put_back_is_not_written_over(graph: Graph) -> None:
+    graph.cypher(
+        "CREATE (:Old {uuid: 'far', n: 1, far: date({year: 12024}), near: date('2024-01-01')}), "
+        "(:NoKey {n: 1})-[:R {uuid: 'r', n: 1}]->(:Old {uuid: 'a'}), "
+        "(:Old {uuid: 'two', n: 1})-[:R {uuid: 's', n: 1}]->(:Old {uuid: 'two', n: 2})"
+    )
+    seen = "MATCH (n) WHERE $old OR NOT n:New OPTIONAL MATCH (n)-[r]->(b) RETURN labels(n), n.n, toString(n.far), r.n, "
+    seen += "b.uuid, b.n ORDER BY n.uuid, n.n"
+    before = graph.cypher(seen, old=True)
+    rows = [entity("far", type="New"), entity("b", type="New"), *(relation(i, "b", "b", type="R") for i in "rs")]
+    result = move(graph.file(rows), graph.at(PLAIN), on_existing="overwrite")
+    assert (result.outcome, result.books.total("written"), result.books.total("quarantined")) == ("not_proven", 1, 3)
+    target = open_target(graph.at(PLAIN))
+    reasons = [(row.id, row.reason) for _, row in Ledger(target.documents, result.migration).quarantined()]
+    target.close()
+    assert sorted(reasons) == [("far", "conflict"), ("r", "conflict"), ("s", "conflict")]
+    assert graph.cypher(seen, old=False) == before
+    done = roll(graph.at(PLAIN), result.migration)
+    assert (done.deleted, done.kept) == (1, [])
+    assert graph.cypher(seen, old=True) == before
+
+
+def test_what_cannot_be_put_back_as_it_was_is_refused(graph: Graph) -> None:
+    graph.cypher("CREATE (:Old {uuid: 'a', far: date({year: 12024})}), (:Old {uuid: 'b'})")
+    target = open_target(graph.at(PLAIN))
+    store = target.source()
+    assert store is not None
+    pages = [page for stream in store.streams() for page in read_stream(store, stream.name, Limits())]
+    records = Batch.concat([page.records for page in pages])
+    assert target.delete(records.identities()) == 1
+    assert graph.cypher("MATCH (n) RETURN n.uuid") == [["a"]]
+    target.restore(records)
+    graph.cypher("MATCH (n {uuid: 'a'}) REMOVE n.far")
+    with pytest.raises(StoreError, match="entity 'a' cannot be put back") as caught:
+        target.restore(records)
+    assert caught.value.code == "refused"
+    assert graph.cypher("MATCH (n) RETURN labels(n), properties(n) ORDER BY n.uuid") == [
+        [["Old"], {"uuid": "a"}],
+        [["Old"], {"uuid": "b"}],
+    ]
+    target.close()
+
+
+def test_one_unreadable_time_leaves_the_others_as_they_are(graph: Graph) -> None:
+    graph.cypher(
+        "CREATE (:T {uuid: 'a', far: date({year: 12024}), at: localtime('10:20'), z: datetime('2024-01-01T00Z')})"
+    )
+    there = parse_url(str(graph.folder / "there.db"))
+    assert move(graph.at(PLAIN), there).outcome == "proven"
+    graph.cypher("MATCH (n) DELETE n")
+    assert refused(there, graph.at(PLAIN)).code == "gap"
+    move(there, graph.at(PLAIN), accept=("extra-fields",))
+    assert graph.cypher(
+        "MATCH (n) RETURN n.far, n.at = localtime('10:20'), n.z = datetime('2024-01-01T00Z'), size(keys(n))"
+    ) == [[None, True, True, 3]]
+
+
+def test_a_relation_whose_new_end_is_missing_stays_as_it_was(graph: Graph) -> None:
+    rows = [entity("a", type="T"), entity("b", type="T"), relation("r", "a", "b", type="R", extra={"n": 1})]
+    origin = graph.file(rows)
+    first = move(origin, graph.at(PLAIN))
+    write_jsonl(graph.folder / "origin.jsonl", [*rows[:2], relation("r", "a", "gone", type="R", extra={"n": 2})])
+    again = move(origin, graph.at(PLAIN))
+    assert (again.outcome, again.books.of("relation").quarantined) == ("not_proven", 1)
+    assert graph.cypher("MATCH (a)-[r]->(b) RETURN a.uuid, properties(r), b.uuid") == [
+        ["a", {"uuid": "r", "n": 1}, "b"]
+    ]
+    assert roll(graph.at(PLAIN), first.migration).deleted == 3
+    assert graph.cypher("MATCH (n) RETURN n") == []
+
+
+def test_what_could_not_be_deleted_is_deleted_later(graph: Graph) -> None:
+    rows = [entity(one, type="T") for one in "abcd"]
+    origin = graph.file(rows)
+    first = move(origin, graph.at(PLAIN))
+    graph.cypher("MATCH (n:T) WHERE n.uuid IN ['b', 'c'] CREATE (:Theirs)-[:SEES]->(n)")
+    target = open_target(graph.at(PLAIN))
+    assert target.delete([("entity", "b"), ("entity", "d"), ("entity", "nowhere")]) == 1
+    target.close()
+    write_jsonl(graph.folder / "origin.jsonl", [rows[0]])
+    move(origin, graph.at(PLAIN), delete=True, max_deletes_percent=100)
+    assert graph.cypher("MATCH (n:T) RETURN n.uuid ORDER BY n.uuid") == [["a"], ["b"], ["c"]]
+    graph.cypher("MATCH (t:Theirs)-[:SEES]->(n {uuid: 'b'}) DETACH DELETE t")
+    move(origin, graph.at(PLAIN), delete=True, max_deletes_percent=100)
+    assert graph.cypher("MATCH (n:T) RETURN n.uuid ORDER BY n.uuid") == [["a"], ["c"]]
+    graph.cypher("MATCH (t:Theirs) DETACH DELETE t")
+    assert roll(graph.at(PLAIN), first.migration).deleted == 2
+    assert graph.cypher("MATCH (n) RETURN n") == []
+
+
 HOSTILE = ["`) DETACH DELETE n //", "\\u0060) DETACH DELETE n //", "a``b", "$row", "row[1]", "x: Y", "Ünï cødé", " "]
 
 
@@ -266,7 +404,7 @@ TAGGED = st.builds(
 )
 
 
-@settings(deadline=None, max_examples=500)
+@settings(max_examples=500)
 @given(VALUES | TAGGED | st.lists(TAGGED, max_size=2))
 def test_a_property_is_the_value_or_there_is_none(value: Any) -> None:
     try:
@@ -274,3 +412,32 @@ def test_a_property_is_the_value_or_there_is_none(value: Any) -> None:
     except UnheldError:
         return
     assert canonical(found) == value
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2024-01-01T00:00:00.000000000+00:00",
+        "2024-01-01T00:00:00.000000000+00:00[UTC]",
+        "2024-01-01T00:00:00.000000000-03:30[America/St_Johns]",
+        "2024-10-27T02:30:00.000000000+01:00[Europe/Berlin]",
+        "2024-10-27T02:30:00.000000000+02:00[Europe/Berlin]",
+    ],
+)
+def test_a_time_is_the_one_that_is_meant(text: str) -> None:
+    assert canonical(native({"$datetime": text})) == {"$datetime": text}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2024-01-01T00:00:00Z",  # Would be read as +00:00.
+        "2024-01-01T00:00:00.000000000+01:00[UTC]",
+        "2024-01-01T00:00:00.000000000+01:00:30",
+        "0001-01-01T00:00:00.000000000+05:00",
+        "2024-01-01T00:00:00.000000000+00:00[Nowhere/At_All]",
+    ],
+)
+def test_a_time_that_would_be_another_is_none(text: str) -> None:
+    with pytest.raises(UnheldError):
+        native({"$datetime": text})

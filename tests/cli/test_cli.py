@@ -18,6 +18,7 @@ from typing import Any, Final
 import pytest
 
 from support.checker import differences, last_json, read_embedded, read_jsonl
+from support.cli import memferry
 from support.documents import memory, plain_documents, write_jsonl
 from support.processes import Done
 from support.processes import run as run_process
@@ -171,6 +172,21 @@ def test_help_of_all_is_quick_to_read(cli: Cli) -> None:
 # -- exit codes
 
 
+@pytest.mark.parametrize("name", ["agents.db", "hard.db", "soft.db"])
+@pytest.mark.parametrize("arguments", [["plan"], ["migrate", "--dry-run"], ["migrate", "--on-existing", "overwrite"]])
+def test_a_source_under_another_name_is_no_target(cli: Cli, tmp_path: Path, name: str, arguments: list[str]) -> None:
+    write(tmp_path, 20)
+    assert cli("migrate", "memory.jsonl", "agents.db").returncode == 0
+    (tmp_path / "hard.db").hardlink_to(tmp_path / "agents.db")
+    (tmp_path / "soft.db").symlink_to("agents.db")
+    before = (tmp_path / "agents.db").read_bytes()
+    verb, *options = arguments
+    done = cli(verb, "agents.db", name, *options, "--json")
+    assert (done.returncode, last_json(done.stdout)["error"]["code"]) == (2, "invalid"), done.stderr
+    assert "source and target are one store" in done.stderr
+    assert (tmp_path / "agents.db").read_bytes() == before
+
+
 def test_conflicts_and_quarantine_exit_1(cli: Cli, tmp_path: Path) -> None:
     write(tmp_path)
     assert cli("migrate", "memory.jsonl", "agents.db").returncode == 0
@@ -207,6 +223,9 @@ def test_conflicts_and_quarantine_exit_1(cli: Cli, tmp_path: Path) -> None:
         (["migrate", "memory.jsonl", "agents.db", "--accept", "nonsense"], "invalid"),
         (["migrate", "memory.jsonl", "agents.db", "--on-existing", "maybe"], "invalid"),
         (["migrate", "memory.jsonl", "agents.db", "--on-conflict", "maybe"], "invalid"),
+        (["migrate", "memory.jsonl", "agents.db", "--sample", "99999999999999999999999"], "invalid"),
+        (["migrate", "memory.jsonl", "agents.db", "--delete", "--max-deletes", "nan"], "invalid"),
+        (["migrate", "memory.jsonl", "agents.db", "--delete", "--max-deletes", "-5"], "invalid"),
         (["migrate", "memory.jsonl", "\udcff.jsonl"], "url"),
         (["migrate", "\udcff.db", "agents.db"], "url"),
         (["plan", "nothing.jsonl", "agents.db"], "store-missing"),
@@ -239,6 +258,110 @@ def test_what_is_refused_exits_2_and_writes_nothing(cli: Cli, tmp_path: Path, ar
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--where", "\udcff"],
+        ["--map", "\udcff.toml"],
+        ["--plan", "\udcff"],
+        ["--accept", "\udcff"],
+        ["--events", "no/\udcff"],
+    ],
+    ids=lambda options: options[0],
+)
+def test_an_option_that_is_not_utf8_is_refused(cli: Cli, tmp_path: Path, options: list[str]) -> None:
+    write(tmp_path, 5)
+    done = cli("migrate", "memory.jsonl", "agents.db", *options, "--json")
+    assert (done.returncode, last_json(done.stdout)["outcome"]) == (2, "refused"), done.stderr
+    assert "Traceback" not in done.stderr
+    done = cli("status", "agents.db", "--migration", "\udcff", "--json")
+    assert (done.returncode, last_json(done.stdout)["error"]["code"]) == (2, "no-migration"), done.stderr
+
+
+@pytest.mark.parametrize("target", ["b.jsonl", "b.db", "jsonl:m.json?profile=server-memory", "b.db?identity=\udcff"])
+def test_a_folder_that_is_not_utf8_is_refused(cli: Cli, tmp_path: Path, target: str) -> None:
+    folder = tmp_path / "\udcff folder"
+    folder.mkdir()
+    write(folder, 5)
+    (tmp_path / "link").symlink_to(folder.name)
+    for place in (folder, tmp_path / "link"):
+        done = memferry(place, "migrate", "memory.jsonl", target, "--json")
+        assert (done.returncode, last_json(done.stdout)["error"]["code"]) == (2, "url"), done.stderr
+        assert [path.name for path in folder.iterdir()] == ["memory.jsonl"]
+
+
+def _written_in(encoding: str, folder: Path, *arguments: str) -> bytes:
+    """What a process of its own writes, which has an encoding from its start."""
+    command = [sys.executable, "-m", "memferry", *arguments]
+    environment = _environment({"PYTHONIOENCODING": encoding})
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, check=False).stdout
+
+
+@pytest.mark.parametrize("encoding", ["utf-8:surrogateescape", "ascii:strict", "latin-1:strict"])
+def test_the_final_object_is_utf8_whatever_the_encoding(tmp_path: Path, encoding: str) -> None:
+    for name in ("\u00e9", "\udcff", "\u8bb0"):
+        final = json.loads(_written_in(encoding, tmp_path, "plan", f"{name}.jsonl", "b.db", "--map", name, "--json"))
+        assert (final["error"]["code"], name in final["error"]["message"]) == ("profile", True)
+
+
+def test_a_report_fails_at_no_letter(tmp_path: Path) -> None:
+    write(tmp_path, 5)
+    assert rb"open `\xe9.db`" in _written_in("ascii:strict", tmp_path, "migrate", "memory.jsonl", "\u00e9.db")
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["backends"], 3),
+        (["--help"], 3),
+        (["migrate", "memory.jsonl", "b.db", "--json"], 3),
+        (["migrate", "nothing.jsonl", "b.db", "--json"], 2),
+        (["migrate", "--json"], 2),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else value,
+)
+def test_a_stdout_that_is_full_is_told(tmp_path: Path, arguments: list[str], code: int, unbuffered: str) -> None:
+    write(tmp_path, 5)
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "memferry", *arguments],
+            cwd=tmp_path,
+            env=_environment({"PYTHONUNBUFFERED": unbuffered}),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+    assert code == 2 or "error[io]" in done.stderr
+
+
+def test_a_stderr_that_is_full_changes_nothing(tmp_path: Path) -> None:
+    write(tmp_path, 5)
+    command = [sys.executable, "-m", "memferry", "migrate", "memory.jsonl", "b.db", "--json"]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            command, cwd=tmp_path, env=_environment({}), stdout=subprocess.PIPE, stderr=full, check=False
+        )
+    assert (done.returncode, last_json(done.stdout.decode())["outcome"]) == (0, "proven")
+
+
+def test_work_in_a_folder_that_is_not_utf8_goes_on_where_the_stores_lie_elsewhere(tmp_path: Path) -> None:
+    folder = tmp_path / "\udcff folder"
+    folder.mkdir()
+    write(tmp_path, 5)
+    source, target = str(tmp_path / "memory.jsonl"), str(tmp_path / "agents.db")
+    done = memferry(folder, "migrate", source, target, "--json", "--events", "\udcff.ndjson")
+    assert done.returncode == 0, done.stderr
+    events = [json.loads(line)["event"] for line in (folder / "\udcff.ndjson").read_text().splitlines()]
+    assert (events[0], events[-1]) == ("started", "finished")
+    [row] = last_json(memferry(folder, "status", target, "--json").stdout)
+    assert row["outcome"] == "proven"
+
+
 @pytest.mark.parametrize("arguments", [[], ["fly"], ["migrate", "one.db"], ["migrate", "a.db", "b.db", "--fast"]])
 def test_what_is_no_command_exits_2(cli: Cli, arguments: list[str]) -> None:
     done = cli(*arguments)
@@ -262,6 +385,17 @@ def test_what_is_no_command_is_told_as_the_final_object_too(cli: Cli, arguments:
     assert (done.returncode, final["outcome"], final["error"]["code"]) == (2, "refused", "invalid")
     assert said in final["error"]["message"]
     assert "Usage:" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "verb", [["report"], ["rollback"], ["quarantine", "list"], ["quarantine", "retry"], ["status"]], ids=" ".join
+)
+def test_what_knows_no_migration_is_not_made_a_store(cli: Cli, tmp_path: Path, verb: list[str]) -> None:
+    (tmp_path / "empty.db").touch()
+    done = cli(*verb, "empty.db", "--json")
+    assert done.returncode == 2, done.stderr
+    assert last_json(done.stdout)["error"]["code"] in {"no-migration", "store-format"}
+    assert [(path.name, path.stat().st_size) for path in tmp_path.iterdir()] == [("empty.db", 0)]
 
 
 def test_a_damaged_store_exits_3(cli: Cli, tmp_path: Path) -> None:
@@ -354,14 +488,32 @@ def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
             process.send_signal(signal.SIGTERM)
             return process.poll() is not None
 
-        wait.until(ended, what="the end", deadline_secs=20)
+        wait.until(ended, what="the end")
     assert process.returncode == -signal.SIGTERM
+
+
+def test_a_signal_while_a_manifest_is_waited_for_is_told(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "memferry", "apply", "-f", "-", "--json"],
+        cwd=tmp_path,
+        env=_environment({}),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdin is not None
+        process.stdin.write(b"#" * (1 << 20))  # More than a pipe holds: it is being read.
+        process.stdin.flush()
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, last_json(out.decode())["outcome"]) == (130, "interrupted"), err
+    assert b"error[interrupted]" in err
 
 
 def test_two_runs_at_once_exclude_each_other(cli: Cli, tmp_path: Path) -> None:
     write(tmp_path, 400)
     arguments = ["migrate", "memory.jsonl", "copy.jsonl", "--json"]
-    with paused(tmp_path, "x-after-join:1", *arguments) as process:
+    with paused(tmp_path, "x-unlinked:1", *arguments) as process:
         done = cli(*arguments)
         final = last_json(done.stdout)
         assert (done.returncode, final["error"]["code"]) == (2, "busy")
@@ -452,13 +604,14 @@ def test_errors_are_red_unless_no_color(tmp_path: Path) -> None:
         f"neo4j://ann@localhost/db?password={SECRET}",
         f"mysql://ann:{SECRET}@localhost/db",
         f"agents.db?key={SECRET}",
+        f"neo4j://ann:{SECRET}@localhost/{{}}",
     ],
 )
 def test_a_secret_in_a_url_is_refused_and_not_repeated(cli: Cli, tmp_path: Path, url: str) -> None:
     write(tmp_path, 5)
-    done = cli("migrate", "memory.jsonl", url, "--json")
+    done = cli("migrate", "memory.jsonl", url, "--json", "--events", "events.ndjson")
     assert done.returncode == 2, done.stderr
-    assert SECRET not in done.stdout + done.stderr
+    assert SECRET not in done.stdout + done.stderr + (tmp_path / "events.ndjson").read_text()
     assert last_json(done.stdout)["error"]["code"] == "url"
 
 

@@ -18,6 +18,7 @@ from memferry.cli.progress import Events, Meter
 from support.checker import last_json
 from support.cli import memferry
 from support.documents import plain_documents, write_jsonl
+from support.manifest_docs import backend, migration
 
 RUNNER = Path(__file__).parents[1] / "support" / "runner.py"
 
@@ -60,6 +61,29 @@ def test_a_place_for_events_that_is_none(folder: Path) -> None:
     done = memferry(folder, "migrate", "memory.jsonl", "agents.db", "--events", "no/e.ndjson", "--json")
     assert (done.returncode, last_json(done.stdout)["error"]["code"]) == (2, "invalid")
     assert sorted(folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize("name", ["memory.jsonl", "link", "agents.db"])
+def test_events_are_appended_to_no_store(folder: Path, name: str) -> None:
+    (folder / "link").symlink_to("memory.jsonl")
+    ends = [backend("a", "{backend: jsonl, path: memory.jsonl}"), backend("b", "{backend: embedded, path: agents.db}")]
+    manifest = "---\n".join([*ends, migration()])
+    (folder / "migration.yaml").write_text(manifest)
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    for done in (
+        memferry(folder, "migrate", "memory.jsonl", "agents.db", "--events", name, "--json"),
+        memferry(folder, "quarantine", "retry", "agents.db", "--source", "memory.jsonl", "--events", name, "--json"),
+        memferry(folder, "apply", "-f", "migration.yaml", "--events", name, "--json"),
+        memferry(folder, "apply", "-f", "-", "--events", name, "--json", text=manifest),
+    ):
+        assert (done.returncode, last_json(done.stdout)["error"]["code"]) == (2, "invalid"), done.stderr
+        assert "that is the store" in done.stderr
+        assert {path: path.read_bytes() for path in folder.iterdir()} == before
+    done = memferry(folder, "apply", "-f", "-", "--events", "e.ndjson", "--json", text=manifest)
+    assert (done.returncode, last_json(done.stdout)["outcome"]) == (0, "proven"), done.stderr
+    done = memferry(folder, "apply", "-f", "-", "--events", "e.ndjson", "--json", text="{nothing")
+    assert (done.returncode, last_json(done.stdout)["error"]["code"]) == (2, "manifest"), done.stderr
+    assert json.loads((folder / "e.ndjson").read_text().splitlines()[-1])["error"]["code"] == "manifest"
 
 
 def test_a_full_disk_ends_the_events_and_nothing_else(folder: Path) -> None:

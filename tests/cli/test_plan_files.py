@@ -120,7 +120,18 @@ def test_a_plan_that_cannot_be_saved(folder: Path) -> None:
     before = sorted(folder.rglob("*"))
     assert refused(folder, "plan", "memory.jsonl", "agents.db", "--save", "plan.json")[0] == "invalid"
     assert refused(folder, "plan", "memory.jsonl", "agents.db", "--save", "no/plan.json")[0] == "invalid"
+    assert refused(folder, "plan", "memory.jsonl", "agents.db", "--save", ".")[0] == "invalid"
     assert sorted(folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize("name", ["memory.jsonl", "link", "agents.db"])
+def test_a_plan_is_saved_over_no_store(folder: Path, name: str) -> None:
+    (folder / "link").symlink_to("memory.jsonl")
+    before = (folder / "memory.jsonl").read_bytes()
+    code, message = refused(folder, "plan", "memory.jsonl", "agents.db", "--save", name)
+    assert (code, "that is the store" in message) == ("invalid", True)
+    assert (folder / "memory.jsonl").read_bytes() == before
+    assert sorted(path.name for path in folder.iterdir()) == ["link", "memory.jsonl"]
 
 
 def test_a_quick_plan_reads_counts_only(folder: Path) -> None:

@@ -458,7 +458,7 @@ def test_an_interrupted_run_whose_files_are_still_open_spoils_nothing(source: Pl
     held = [interrupt(source, target, pages=1, parallelism=1)]
 
     def progress(phase: str, done: int, _: object) -> None:
-        if phase == "copy" and done > 150:
+        if phase == "copy" and done > 150 and held:  # Once: collecting takes long in a process with many modules.
             held.clear()
             gc.collect()
 

@@ -49,7 +49,9 @@ PLACES: Final[dict[str, dict[str, dict[str, int]]]] = {
     "sync": {"embedded": _COPY | {"deleted": 1}, "jsonl": _COPY | {"deleted": 1} | _FILE_COPY | {"x-after-join": 2}},
     "rollback": {
         "embedded": _ROLLBACK | {"deleted": 12, "restored": 1},
-        "jsonl": _ROLLBACK | {"before-restore": 1, "x-before-restore": 1, "x-after-restore": 1, "x-unlinked": 3},
+        "jsonl": _ROLLBACK
+        | {"before-restore": 1, "put-back": 1, "x-before-restore": 1, "x-after-restore": 1}
+        | {"x-unlinked": 3},
     },
 }
 """Names of the places by command and backend, with how often a run passes them, about."""
@@ -282,8 +284,11 @@ def test_killed_and_called_again(
 NARROW: Final = [
     *(("jsonl.gz", "copy", where) for where in ("before-finish", "x-before-join", "x-after-join", "x-unlinked")),
     *(("jsonl", "sync", where) for where in ("x-after-join:1", "x-after-join:2", "deleted", "x-unlinked:3")),
-    *(("jsonl", "abandon", where) for where in ("before-finish", "x-before-join", "x-after-join", "x-unlinked")),
-    *(("jsonl", "rollback", where) for where in ("before-restore", "x-before-restore", "x-after-restore")),
+    *(
+        ("jsonl", "abandon", where)
+        for where in ("planned", "before-finish", "x-before-join", "x-after-join", "x-unlinked")
+    ),
+    *(("jsonl", "rollback", where) for where in ("before-restore", "x-before-restore", "put-back", "x-after-restore")),
     *(("embedded", "sync", where) for where in ("after-finish", "deleted")),
     *(("embedded", "rollback", where) for where in ("deleted", "restored")),
 ]
@@ -302,3 +307,33 @@ def test_killed_in_a_narrow_place(
     with _counted(run, record_property):
         run.killer.kill_at(where, run.name, *(run.migrate if scenario == "abandon" else run.command))
         run.finish()
+
+
+@pytest.mark.parametrize(
+    ("kind", "where"),
+    [
+        ("embedded", "restored"),
+        ("embedded", "deleted"),
+        ("jsonl", "before-restore"),
+        ("jsonl", "put-back"),
+        ("jsonl", "x-unlinked:1"),
+    ],
+)
+def test_a_rollback_that_was_killed_is_finished_before_anything_else(
+    kind: str,
+    where: str,
+    ends: Callable[[tuple[str, str], str], Ends],
+    record_property: Callable[[str, object], None],
+) -> None:
+    run = Run(ends(("embedded", kind), "rollback"), "rollback", random.Random(0), at_places=True)
+    with _counted(run, record_property):
+        run.killer.kill_at(where, run.name, *run.command)
+        refused = run_cli(*run.migrate)
+        assert refused.code == 2, run.killer.story(refused)
+        assert refused.final()["error"]["code"] == "rolling-back"
+        status = run_cli("status", run.here.target.url).out
+        assert f"{run.here.migration}  rolling_back\n" in status
+        assert "to resume: memferry rollback " in status
+        run.finish()
+    again = run_cli(*run.migrate)
+    assert (again.code, again.final()["outcome"]) == (0, "proven"), run.killer.story(again)

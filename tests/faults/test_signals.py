@@ -26,7 +26,7 @@ def interrupted(ended: Ended) -> None:
 def ask(one: Running, number: signal.Signals) -> None:
     """Sends a signal and waits until the process has heard it."""
     one.signal(number)
-    wait.until(lambda: f"{number.name}: finishing" in one.told(), what="an answer", deadline_secs=20.0)
+    wait.until(lambda: f"{number.name}: finishing" in one.told(), what="an answer")
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_the_second_signal_ends_at_once(number: signal.Signals, make_ends: MakeE
             one.signal(number)
             return one.is_over
 
-        wait.until(again, what="its end", deadline_secs=20.0)
+        wait.until(again, what="its end")
         assert one.ended().code == -number
     ends.finish()
 
@@ -90,7 +90,7 @@ def test_a_signal_ends_the_waiting_for_a_server(place: str, make_ends: MakeEnds,
         one.paused()
         own_qdrant.kill9()
         one.go()
-        wait.until(lambda: "trying again in" in one.told(), what="a try", deadline_secs=30.0)
+        wait.until(lambda: "trying again in" in one.told(), what="a try")
         ask(one, signal.SIGTERM)
         interrupted(one.ended(25.0))
     own_qdrant.start()

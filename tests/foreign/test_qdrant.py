@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import random
 import shutil
 import signal
 import struct
@@ -326,6 +327,29 @@ def test_doubles_that_qdrant_rounds_are_declared(
     assert (first.outcome, first.lossless, columns(first)) == ("proven", False, (400, 0, 0, 0))
     again = place.run(accept=("doubles",))
     assert (again.outcome, columns(again)) == ("proven", (0, 400, 0, 0))
+
+
+def test_doubles_that_were_written_over_are_put_back_to_the_bit(
+    qdrant_server: QdrantServer, qdrant_prefix: str, tmp_path: Path
+) -> None:
+    place = Place("plain", tmp_path, qdrant_server, qdrant_prefix)
+    place.make()
+    rng = random.Random(4)
+    with place.server.client() as client:
+        doubles = [
+            [rng.random(), rng.random() * 1e6, rng.uniform(-1, 1) * 10 ** rng.randrange(-300, 300)] for _ in range(300)
+        ]
+        points = [
+            models.PointStruct(id=identity(i), vector=[0.6, 0.8], payload={"x": {"y": three}})
+            for i, three in enumerate(doubles)
+        ]
+        client.upsert(place.collection, points, wait=True)
+    before = place.read()
+    place.write({identity(i): "over it" for i in range(300)})
+    result = place.run(on_existing="overwrite")
+    assert place.text(identity(7)) == "over it"
+    assert place.roll_back(result.migration).restored == 300
+    assert place.read() == before
 
 
 FAILPOINTS = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -278,6 +279,50 @@ def process(source: str, target: str, failpoint: str = "") -> str:
     ended = processes.run("-c", RUNNER, source, target, environment=environment)
     assert ended.returncode in {0, -signal.SIGKILL}, ended.stderr
     return ended.stdout
+
+
+def one(name: str, *observations: str) -> dict[str, Any]:
+    return {"type": "entity", "name": name, "entityType": "t", "observations": list(observations)}
+
+
+def test_after_the_state_was_lost_a_rollback_takes_back_what_the_new_one_knows(tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    source, target = (
+        write(tmp_path / "a.json", [one("ann", "1")]),
+        write(out, [one("ann", "precious"), one("bob", "b")]),
+    )
+    run(source, target, on_existing="overwrite")
+    folder = tmp_path / "out.json.memferry"
+    [original] = folder.glob("previous-*")
+    shutil.rmtree(os.environ["MEMFERRY_STATE_DIR"])
+    between = load(out)
+    write(tmp_path / "a.json", [one("ann", "1"), one("new", "2")])
+    again = run(source, target, on_existing="overwrite")
+    assert roll_back(target, again.migration) == RolledBack(restored=1)
+    assert load(out) == between
+    # Nobody knows any more whose it is, so it stays.
+    assert [path for path in folder.iterdir() if path.name.startswith("previous-")] == [original]
+    assert load(original)[0]["observations"] == ["precious"]
+
+
+def test_two_state_directories_know_nothing_of_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, first = tmp_path / "out.json", os.environ["MEMFERRY_STATE_DIR"]
+    source, target = write(tmp_path / "a.json", [one("ann", "1")]), write(out, [one("ann", "precious")])
+    migration = run(source, target, on_existing="overwrite").migration
+    monkeypatch.setenv("MEMFERRY_STATE_DIR", str(tmp_path / "other"))
+    write(tmp_path / "a.json", [one("ann", "1"), one("new", "2")])
+    between = load(out)
+    assert run(source, target, on_existing="overwrite").migration == migration
+    monkeypatch.setenv("MEMFERRY_STATE_DIR", first)
+    with pytest.raises(RefusedError, match="has been changed since"):
+        roll_back(target, migration)
+    monkeypatch.setenv("MEMFERRY_STATE_DIR", str(tmp_path / "other"))
+    assert roll_back(target, migration) == RolledBack(restored=1)
+    assert load(out) == between
+    monkeypatch.setenv("MEMFERRY_STATE_DIR", first)
+    assert roll_back(target, migration) == RolledBack(restored=1)
+    assert load(out)[0]["observations"] == ["precious"]
+    assert not (tmp_path / "out.json.memferry").exists()
 
 
 POINTS = ("planned", "prepared", "written", "booked", "committed", "before-finish", "intended", "acknowledged")

@@ -11,8 +11,6 @@ from support import processes
 from support.documents import memory, vector
 from support.hybrid import Hybrid, check, findings, move, ordinary, roll, run, total
 
-pytestmark = pytest.mark.timeout(240)
-
 POINTS = [
     ("planned", 1),
     ("prepared", 1),
@@ -99,8 +97,8 @@ def test_vectors_without_a_record_are_found_and_rolled_back(hybrid: Hybrid) -> N
 def test_a_rollback_killed_between_the_halves_is_finished_by_the_next(hybrid: Hybrid) -> None:
     origin = hybrid.file(ordinary(15))
     migration = move(origin, hybrid.url).migration
-    # The first transaction takes the lock, the next one deletes relations.
-    run_rollback(hybrid, migration, "half-committed:2")
+    # The first transaction takes the lock, the second says that this is a rollback, the third deletes relations.
+    run_rollback(hybrid, migration, "half-committed:3")
     left = hybrid.points().keys() - hybrid.noted()
     assert left
     done = roll(hybrid.url, migration)

@@ -71,7 +71,6 @@ def small() -> list[Document]:
     ]
 
 
-@pytest.mark.timeout(240)
 def test_everything_comes_back(hybrid: Hybrid) -> None:
     origin, there, back = hybrid.file(documents(240, seed=2)), hybrid.embedded("there"), hybrid.embedded("back")
     assert move(origin, there).outcome == "proven"
@@ -88,7 +87,6 @@ def test_everything_comes_back(hybrid: Hybrid) -> None:
     assert (again.outcome, again.books.total("unchanged")) == ("proven", 240)
 
 
-@pytest.mark.timeout(240)
 def test_from_one_hybrid_store_to_another(hybrid: Hybrid, second_neo4j_server: Neo4jServer) -> None:
     second_neo4j_server.wipe()
     other = Hybrid(second_neo4j_server, hybrid.qdrant, hybrid.collection + "2", hybrid.folder)
@@ -259,7 +257,6 @@ def cli_halves(hybrid: Hybrid) -> list[str]:
     return ["hybrid:", "--graph", hybrid.url.graph.text, "--vectors", hybrid.url.vectors.text]
 
 
-@pytest.mark.timeout(240)
 def test_every_verb_takes_a_hybrid_store(hybrid: Hybrid) -> None:
     origin, store = hybrid.file(small()).text, cli_halves(hybrid)
     for verb in ("plan", "migrate", "verify"):

@@ -69,6 +69,22 @@ def test_both_ends_find_the_same(source: Path, make_url: Callable[..., str], bac
     assert final["target_recall"] == parity.target_recall
 
 
+def test_only_neighbours_by_the_metric_of_the_store_are_right(make_url: Callable[..., str], tmp_path: Path) -> None:
+    """By dot product long vectors are near to everything; by cosine their directions count."""
+    rng = random.Random(1)
+    url = make_url("qdrant", distance="dot")
+    with memferry.open(url) as store:
+        for i in range(200):
+            length = 10 ** rng.uniform(-2, 2)
+            vector = Vector.dense([rng.gauss(0, 1) * length for _ in range(8)])
+            store.put(Record("memory", f"m{i:04}", vectors=[vector]))
+    result = memferry.migrate(url, tmp_path / "copy.db", parity=20, min_recall=0.9)
+    assert result.parity is not None
+    assert result.parity.source_recall == 1.0
+    assert result.parity.target_recall == result.parity.overlap
+    assert result.outcome == "not_proven"
+
+
 def test_a_server_as_the_source(source: Path, make_url: Callable[..., str], tmp_path: Path) -> None:
     url = make_url("qdrant")
     assert memferry.migrate(source, url).outcome == "proven"

@@ -45,7 +45,7 @@ def test_published_vectors_come_through_with_their_digest(vector: dict[str, Any]
     assert held.digests() == again.digests() == [vector["digest"]]
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow])
 @given(random_documents())
 def test_any_document_comes_through(text: str) -> None:
     _same(text)
@@ -175,6 +175,8 @@ ODD: Any = Record
         (lambda: Record.from_json("[1]"), "no object"),
         (lambda: Record.from_json('{"id":"x"}'), "kind and id"),
         (lambda: Record.from_json("{"), "record"),
+        (lambda: Record.from_json('{"kind":"memory","id":"x","vectors":"x"}'), "vectors"),
+        (lambda: Record.from_json('{"kind":"memory","id":"x","vectors":[5]}'), "vectors"),
     ],
 )
 def test_what_cannot_be_held_is_refused(make: Any, said: str) -> None:

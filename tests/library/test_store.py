@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 import subprocess
@@ -339,6 +340,44 @@ def test_a_collection_is_made_for_the_vectors_to_come(make_url: Callable[..., st
 # --- jsonl
 
 
+@pytest.mark.parametrize(("backend", "stream"), [("embedded", "memory"), ("jsonl", "lines")])
+def test_what_is_no_cursor_is_refused(make_url: Callable[..., str], backend: str, stream: str) -> None:
+    url = make_url(backend)
+    if backend == "jsonl":
+        Path(url).write_text(Record("memory", "m1").to_json() + "\n")
+    with memferry.open(url) as store:
+        if backend == "embedded":
+            store.put(Record("memory", "m1"))
+        odd: tuple[Any, ...] = (
+            [stream, "x"],
+            [stream, "9" * 30],
+            [stream, 5],
+            [[stream], None],
+            [{}, None],
+            [None, None],
+            5,
+        )
+        for cursor in (*odd, *([[stream, "-7"]] if backend == "jsonl" else [])):
+            text = base64.urlsafe_b64encode(json.dumps(cursor).encode()).decode()
+            with pytest.raises(RefusedError, match="no cursor") as caught:
+                list(store.pages(cursor=text))
+            assert caught.value.code == "invalid"
+
+
+def test_half_a_character_is_searched_nowhere(tmp_path: Path) -> None:
+    with memferry.open(tmp_path / "a.db") as store:
+        store.put(Record("memory", "m1", content="tea"))
+        searches: list[Callable[[], Any]] = [
+            lambda: store.search("\ud800"),
+            lambda: store.search("tea", scope={"user": "\ud800"}),
+            lambda: store.search(vector=[1.0], vector_name="\ud800"),
+        ]
+        for search in searches:
+            with pytest.raises(RefusedError) as caught:
+                search()
+            assert caught.value.code == "invalid"
+
+
 def test_a_file_is_read_and_everything_else_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text("".join(record.to_json() + "\n" for record in _world()), "utf-8")
@@ -412,3 +451,33 @@ def test_a_text_index_that_cannot_be_built_keeps_nobody_out(tmp_path: Path) -> N
             store.search("tea")
         # No transaction is left open.
         assert store.put(memferry.Record("memory", "m2", content="Bob too")) == 1
+
+
+TWICE = "00000000-0000-0000-0000-000000000005"
+
+
+@pytest.mark.parametrize("backend", ["qdrant", "hybrid"])
+def test_another_kind_under_the_same_uuid_is_never_written_over(backend: str, make_url: Callable[..., str]) -> None:
+    entity = Record("entity", TWICE, name="e", vectors=[_unit(0, 1, 0)])
+    remembered = Record("memory", TWICE, content="m", vectors=[_unit(1, 0, 0)])
+    with memferry.open(make_url(backend, distance="dot")) as store:
+        with pytest.raises(RefusedError, match="one point an id") as refused:
+            store.put([entity, remembered])
+        assert refused.value.code == "refused"
+        store.put(remembered)
+        with pytest.raises(RefusedError, match=f"is memory '{TWICE}', and another kind"):
+            store.put(entity)
+        assert store.get("entity", TWICE) is None
+        assert not store.delete("entity", TWICE)
+        assert list(store.list()) == [remembered]
+
+
+def test_a_record_without_vectors_leaves_those_of_another_kind(make_url: Callable[..., str]) -> None:
+    remembered = Record("memory", TWICE, content="m", vectors=[_unit(1, 0, 0)])
+    entity = Record("entity", TWICE, name="e")
+    with memferry.open(make_url("hybrid", distance="dot")) as store:
+        store.put([remembered, entity])
+        store.put(entity)
+        assert store.get_many([("memory", TWICE), ("entity", TWICE)]) == [remembered, entity]
+        assert store.delete("entity", TWICE)
+        assert list(store.list()) == [remembered]

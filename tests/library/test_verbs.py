@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator
+from math import nan
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,12 @@ def test_refusals_are_typed(tmp_path: Path) -> None:
         (lambda: memferry.migrate(source, tmp_path / "b.db", on_existing="maybe"), "invalid"),  # type: ignore[arg-type]
         (lambda: memferry.migrate(source, tmp_path / "b.db", min_recall=0.5), "invalid"),
         (lambda: memferry.migrate(source, tmp_path / "b.db", parity=-1), "invalid"),
+        (lambda: memferry.migrate(source, tmp_path / "b.db", delete=True, max_deletes_percent=nan), "invalid"),
+        (lambda: memferry.migrate(source, tmp_path / "b.db", delete=True, max_deletes_percent=-1), "invalid"),
+        (lambda: memferry.migrate(source, tmp_path / "b.db", delete=True, max_deletes_percent=100.5), "invalid"),
+        (lambda: memferry.migrate(source, tmp_path / "b.db", max_quarantined=-1), "invalid"),
+        (lambda: memferry.migrate(source, tmp_path / "b.db", parallelism=0), "invalid"),
+        (lambda: memferry.plan(source, tmp_path / "b.db", parallelism=0), "invalid"),
         (lambda: memferry.verify(source, tmp_path / "b.db"), "no-migration"),
         (lambda: memferry.rollback(tmp_path / "b.db"), "no-migration"),
         (lambda: memferry.rollback(source), "no-migration"),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import shutil
 import signal
+import sqlite3
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import Any
 
 import pytest
 
+import memferry
 from memferry._native import Buckets
 from memferry.backends import open_source, open_target
 from memferry.ledger import Ledger
@@ -197,6 +200,80 @@ def test_what_others_changed_is_kept_and_what_was_there_comes_back(
         opened.close()
         assert (done.deleted, done.restored, done.kept) == (119, 1, [])
         assert before == total(target)
+
+
+def take_back(store: str, migration: str) -> tuple[int, int, list[tuple[str, str]]]:
+    """Rolls a migration back; what was deleted, restored, kept."""
+    opened = open_target(parse_url(store))
+    done = rollback(opened, Ledger(opened.documents, migration))
+    opened.close()
+    return done.deleted, done.restored, done.kept
+
+
+def contents(store: str) -> dict[str, str]:
+    """Contents by id."""
+    with memferry.open(parse_url(store)) as opened:
+        return {record.id: record.content or "" for record in opened.list()}
+
+
+def one_after_another(target: str, folder: Path, names: str) -> dict[str, str]:
+    """Migrations that write the one record `r` over each other; their names by that of the source."""
+    made = {}
+    for name in dict.fromkeys(names):
+        source = folder / f"{name}.jsonl"
+        source.write_text(json.dumps({"kind": "memory", "id": "r", "content": name}) + "\n", "utf-8")
+    for name in names:
+        result = run(str(folder / f"{name}.jsonl"), target, on_existing="overwrite")
+        assert result.outcome == "proven"
+        made[name] = result.migration
+    return made
+
+
+@pytest.mark.parametrize("store", ["embedded", "qdrant", "neo4j"])
+@pytest.mark.parametrize("before", [{}, {"r": "the application's"}], ids=["made", "written-over"])
+@pytest.mark.parametrize("order", ["ab", "ba", "abc", "bac", "cab"])
+def test_migrations_may_be_taken_back_in_any_order(
+    store: str, before: dict[str, str], order: str, url: Callable[[str, str], str], tmp_path: Path
+) -> None:
+    target = url(store, "target")
+    with memferry.open(parse_url(target)) as opened:
+        for identity, content in {**before, "other": "stays"}.items():
+            opened.put(memferry.Record("memory", identity, content=content))
+    made = one_after_another(target, tmp_path, "".join(sorted(order)))
+    for name in order:
+        take_back(target, made[name])
+    assert contents(target) == {**before, "other": "stays"}
+    assert [take_back(target, one) for one in made.values()] == [(0, 0, [])] * len(made)
+
+
+def test_two_that_wrote_over_each_other_leave_nothing(url: Callable[[str, str], str], tmp_path: Path) -> None:
+    target = url("embedded", "target")
+    made = one_after_another(target, tmp_path, "aba")
+    assert take_back(target, made["b"])[2] == [], "it is as it was before"
+    assert take_back(target, made["a"]) == (1, 0, [])
+    assert contents(target) == {}
+
+
+def test_what_an_application_changed_in_between_is_no_migration_s_to_take(
+    url: Callable[[str, str], str], tmp_path: Path
+) -> None:
+    """Changed beside memferry, with the marker of the first migration still on it."""
+    target = url("embedded", "target")
+    made = one_after_another(target, tmp_path, "a")
+    with contextlib.closing(sqlite3.connect(target)) as database, database:
+        database.execute("UPDATE memory SET content = 'edited'")
+    assert take_back(target, made["a"]) == (0, 0, [("memory", "r")])
+    made |= one_after_another(target, tmp_path, "b")
+    assert take_back(target, made["b"]) == (0, 1, [])
+    assert contents(target) == {"r": "edited"}
+
+
+def test_rows_of_ours_that_cannot_be_read_are_told(url: Callable[[str, str], str], tmp_path: Path) -> None:
+    target = url("embedded", "target")
+    made = one_after_another(target, tmp_path, "a")
+    with contextlib.closing(sqlite3.connect(target)) as database, database:
+        database.execute("UPDATE memory SET extra = '{broken'")
+    assert take_back(target, made["a"]) == (0, 0, [("memory", "r")])
 
 
 RUNNER = """

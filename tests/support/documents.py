@@ -12,7 +12,7 @@ from pathlib import Path
 
 from reference import Number, Value, canonical
 
-__all__ = ["Document", "documents", "lines", "memory", "plain_documents", "vector", "write_jsonl"]
+__all__ = ["Document", "Value", "documents", "lines", "memory", "plain_documents", "vector", "write_jsonl"]
 
 Document = dict[str, Value]
 

@@ -105,7 +105,8 @@ class Forked:
     def send_signal(self, number: signal.Signals) -> None:
         """Sends it a signal, if it still runs."""
         if self.poll() is None:
-            os.kill(self.pid, number)
+            with contextlib.suppress(ProcessLookupError):  # reaped by its parent, which has not told us yet
+                os.kill(self.pid, number)
 
     def kill(self) -> None:
         """Kills it, if it still runs."""

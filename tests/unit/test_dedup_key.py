@@ -66,13 +66,13 @@ DOCUMENTS = st.fixed_dictionaries(
 
 
 @given(st.lists(DOCUMENTS, max_size=8))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_the_key_is_that_of_the_specification(documents: list[dict[str, Any]]) -> None:
     assert DedupKeys().keys(batch(documents)) == [expected(document) for document in documents]
 
 
 @given(st.lists(DOCUMENTS, max_size=8))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_the_exact_key_is_the_digest_without_id_and_times(documents: list[dict[str, Any]]) -> None:
     def body(document: dict[str, Any]) -> str | None:
         record = reference.decode(json.dumps(document).encode())
@@ -83,7 +83,7 @@ def test_the_exact_key_is_the_digest_without_id_and_times(documents: list[dict[s
 
 
 @given(st.lists(DOCUMENTS, max_size=30))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_groups_are_found(documents: list[dict[str, Any]]) -> None:
     keys = DedupKeys()
     for at in range(0, len(documents), 7):

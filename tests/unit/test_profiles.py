@@ -75,7 +75,7 @@ def normal(document: dict[str, Value]) -> Value:
     return {k: v for k, v in document.items() if idle.get(k, ...) != v}
 
 
-@settings(deadline=None, max_examples=400)
+@settings(max_examples=400)
 @given(documents())
 def test_native_documents_come_back_with_unknown_fields_at_every_level(text: str) -> None:
     records, quarantined, _ = NATIVE.decode(Batch.from_rows([("7", text.encode(), [])]))
@@ -101,7 +101,6 @@ def with_unknown(known: dict[str, Any], unknown: dict[str, str]) -> str:
     return "{" + ",".join(f"{json.dumps(key)}:{text}" for key, text in members.items()) + "}"
 
 
-@settings(deadline=None)
 @given(st.one_of(ENTITIES, RELATIONS))
 def test_server_memory_comes_back(document: dict[str, Any]) -> None:
     text = json.dumps(document)
@@ -111,7 +110,6 @@ def test_server_memory_comes_back(document: dict[str, Any]) -> None:
     assert same(encode(SERVER_MEMORY, records), text)
 
 
-@settings(deadline=None)
 @given(st.one_of(ENTITIES, RELATIONS), UNKNOWN)
 def test_server_memory_reports_fields_the_server_would_drop(known: dict[str, Any], unknown: dict[str, str]) -> None:
     text = with_unknown(known, unknown)
@@ -189,6 +187,61 @@ def test_a_nested_observation_is_its_text_and_its_place(members: str, gaps: list
     usual = {"kind": "observation", "id": "a#0", "owner_id": "a", "extra": {"$position": 0}}
     document = json.dumps(usual | json.loads("{" + members + "}"))
     assert [name for name, _, _ in SERVER_MEMORY.gaps(decode(NATIVE, document))] == gaps
+
+
+@pytest.mark.parametrize(
+    ("members", "flat", "stored"),
+    [
+        ("", [], []),
+        ('"name":"title"', ["vector-names"], []),
+        ('"normalized":false', ["vector-normalized"], ["vector-normalized"]),
+        (
+            '"normalized":true,"model":"m"',
+            ["vector-models", "vector-normalized"],
+            ["vector-models", "vector-normalized"],
+        ),
+    ],
+)
+def test_what_is_said_of_a_vector_is_a_gap_where_it_has_no_place(
+    members: str, flat: list[str], stored: list[str]
+) -> None:
+    """A list of numbers in a body has no place for a name, a collection of others none for the rest."""
+    vector = {"kind": "dense", "dim": 1, "data": "AAAAAA=="} | json.loads("{" + members + "}")
+    records = decode(NATIVE, json.dumps({"kind": "memory", "id": "a", "vectors": [vector]}))
+    profile = table("plain-point")
+    for place, expected in (("store", stored), ({"floats": "embedding"}, flat), ({"objects": "vectors"}, [])):
+        profile["kinds"][0]["vectors"] = place
+        mapper = Mapper(json.dumps(profile), escaped=True)
+        assert [name for name, _, _ in mapper.gaps(records)] == expected
+        raw, _, bad, _ = mapper.encode(records, accepted=expected)
+        again, _, _ = mapper.decode(raw)
+        # What comes back is what the store keeps, not what it was told.
+        assert (bad, mapper.gaps(again)) == ([], [])
+
+
+def test_two_vectors_of_one_stored_name_are_a_gap() -> None:
+    one = {"kind": "dense", "dim": 1, "data": "AAAAAA=="}
+    both = [one, one | {"name": "default"}]
+    records = decode(NATIVE, json.dumps({"kind": "memory", "id": "a", "vectors": both}))
+    assert load_mapper("native", "point").gaps(records) == [("several-vectors", 1, "a")]
+    assert load_mapper("plain", "point").gaps(records) == []
+    assert load_mapper("native", "node").gaps(records) == []
+    records = decode(NATIVE, json.dumps({"kind": "memory", "id": "a", "vectors": [one, one]}))
+    for profile, shape, gaps in (
+        ("native", "node", []),
+        ("native", "point", ["several"]),
+        ("plain", "point", ["several"]),
+    ):
+        assert [name for name, _, _ in load_mapper(profile, shape).gaps(records)] == [f"{gap}-vectors" for gap in gaps]
+
+
+def test_a_node_of_ours_keeps_what_is_said_of_its_vectors() -> None:
+    vector = {"kind": "dense", "dim": 1, "data": "AAAAAA==", "model": "m", "normalized": False, "name": "title"}
+    records = decode(NATIVE, json.dumps({"kind": "memory", "id": "a", "vectors": [vector]}))
+    mapper = load_mapper("native", "node")
+    raw, _, bad, _ = mapper.encode(records)
+    assert (mapper.gaps(records), bad) == ([], [])
+    assert [row[2][0][:4] for row in raw.rows()] == [("title", "m", 1, False)]
 
 
 def relation(**members: str) -> Batch:
@@ -281,7 +334,7 @@ def everything(draw: st.DrawFn) -> str:
     return with_unknown({}, members | {"meta": with_unknown({"is": "m"}, inner)})
 
 
-@settings(deadline=None, max_examples=400)
+@settings(max_examples=400)
 @given(everything(), TEXTS)
 def test_every_codec_brings_back_what_it_read(text: str, key: str) -> None:
     mapper = Mapper(json.dumps(EVERYTHING), escaped=False)
@@ -316,14 +369,12 @@ def test_what_nobody_would_read_is_not_written() -> None:
     assert (len(raw), entry[3]) == (0, "too-deep")
 
 
-@settings(deadline=None)
 @given(everything())
 def test_what_any_table_read_fits_into_native_documents(text: str) -> None:
     records = decode(Mapper(json.dumps(EVERYTHING), escaped=False), text)
     assert reference.digest(reference.decode(encode(NATIVE, records))) == records.digests()[0]
 
 
-@settings(deadline=None)
 @given(st.one_of(ENTITIES, RELATIONS), UNKNOWN)
 def test_a_system_that_keeps_unknown_fields_gets_them_back(known: dict[str, Any], unknown: dict[str, str]) -> None:
     open_table = table("server-memory-document")

@@ -143,7 +143,7 @@ def test_rows_that_are_refused_leave_the_others_in_order() -> None:
 # -- random documents
 
 
-@settings(deadline=None, max_examples=400)
+@settings(max_examples=400)
 @given(documents())
 def test_random_documents_have_one_digest_and_read_back(document: str) -> None:
     digest = expected(document)
@@ -155,13 +155,13 @@ def test_random_documents_have_one_digest_and_read_back(document: str) -> None:
         assert written(again) == again
 
 
-@settings(deadline=None, max_examples=400)
+@settings(max_examples=400)
 @given(time_texts())
 def test_times_are_read_alike(text: str) -> None:
     assert outcome(memory(created_at=text)) == expected(memory(created_at=text))
 
 
-@settings(deadline=None, max_examples=400)
+@settings(max_examples=400)
 @given(st.one_of(NUMBERS, st.floats(allow_nan=False, allow_infinity=False).map(repr)))
 def test_numbers_are_sorted_and_printed_alike(number: str) -> None:
     document = f'{{"kind":"memory","id":"a","extra":{{"n":{number}}}}}'
@@ -170,7 +170,6 @@ def test_numbers_are_sorted_and_printed_alike(number: str) -> None:
     assert f'"extra":{{"n":{value}}}' in written(document)
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=30), st.integers(0, 60))
 def test_broken_bytes_are_quarantined_or_read_alike(noise: bytes, at: int) -> None:
     body = memory(content="some content", tags=["x"]).encode()
@@ -188,7 +187,6 @@ def entry_of(records: Batch) -> bytes:
     return entry[5]
 
 
-@settings(deadline=None)
 @given(documents())
 def test_quarantine_entries_are_native_documents(document: str) -> None:
     records, refused = decode(document)

@@ -31,6 +31,13 @@ def test_the_state_directory(monkeypatch: pytest.MonkeyPatch, variables: dict[st
     assert state_directory() == Path(expected)
 
 
+def test_a_state_directory_that_depends_on_the_folder_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MEMFERRY_STATE_DIR", "state")
+    with pytest.raises(RefusedError, match="MEMFERRY_STATE_DIR is `state`") as refused:
+        state_directory()
+    assert refused.value.code == "invalid"
+
+
 def _records(*contents: str) -> Batch:
     mapper: Mapper = load_mapper("native", "document")
     documents = [f'{{"kind":"memory","id":"{i}","content":"{c}"}}' for i, c in enumerate(contents)]

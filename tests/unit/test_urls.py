@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from memferry.errors import RefusedError
-from memferry.urls import Secrets, StoreUrl, parse_url
+from memferry.urls import Secrets, StoreUrl, parse_url, without_secrets
 
 GOOD: list[tuple[str, dict[str, Any]]] = [
     ("agents.db", {"backend": "embedded", "path": Path("agents.db"), "profile": "native"}),
@@ -80,12 +80,32 @@ def test_what_is_refused(text: str, why: str) -> None:
         "neo4j://host/db?password=hunter2",
         "agents.db?token=hunter2",
         "ann:hunter2@host",
+        "NEO4J://ann:x.hunter2@host",
+        "neo4j://ann:hunter2/7@host/db",
+        "neo4j://ann:hunter2?7@host/db",
+        "neo4j://ann:7?hunter2@host/db",
+        "neo4j://ann:hunter2#7@host/db",
+        "neo4j://ann:hunter2" + "7" * 5000 + "@host/db",
+        "qdrant://hunter2@host/agents",
+        "qdrant://host/agents?api_key=7@hunter2",
     ],
 )
 def test_a_secret_is_never_repeated(text: str) -> None:
     with pytest.raises(RefusedError) as caught:
         parse_url(text)
     assert "hunter2" not in f"{caught.value}{caught.value.hint}"
+    assert "hunter2" not in without_secrets(text) + without_secrets(f"--graph={text}")
+
+
+@pytest.mark.parametrize("word", [*(text for text, _ in GOOD), "migrate", "--json", "--events", "https://host:1/v1"])
+def test_a_word_that_holds_no_secret_is_told_as_it_is(word: str) -> None:
+    assert without_secrets(word) == word
+
+
+def test_a_link_that_leads_back_to_itself_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.db").symlink_to("a.db")
+    with pytest.raises(RefusedError, match="leads back to itself"):
+        parse_url(str(tmp_path / "a.db"))
 
 
 def test_secrets_are_not_shown() -> None:

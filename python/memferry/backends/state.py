@@ -13,7 +13,7 @@ from memferry._native import Batch, EmbeddedStore, blake3_hex
 from memferry.backends.api import Source
 from memferry.backends.documents import StoreDocuments
 from memferry.backends.seen import SeenSource
-from memferry.errors import StoreError
+from memferry.errors import RefusedError, StoreError
 from memferry.model import Page, Range
 
 __all__ = ["MarkedSource", "State", "state_directory", "state_folder"]
@@ -26,9 +26,17 @@ def state_directory() -> Path:
     """Where everything lies that cannot lie in a target.
 
     `MEMFERRY_STATE_DIR`, else `memferry` in `XDG_STATE_HOME`, else `~/.local/state/memferry`.
+
+    Raises:
+        RefusedError: `invalid`, where `MEMFERRY_STATE_DIR` is relative.
     """
     chosen = os.environ.get("MEMFERRY_STATE_DIR")
     if chosen:
+        if not Path(chosen).is_absolute():
+            # A rollback from another folder would find nothing there.
+            raise RefusedError(
+                "invalid", f"MEMFERRY_STATE_DIR is `{chosen}`", hint="name it from the root on, it starts with `/`"
+            )
         return Path(chosen)
     # The standard has relative paths ignored.
     base = os.environ.get("XDG_STATE_HOME", "")

@@ -8,8 +8,8 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -29,7 +29,15 @@ from memferry.phases.transform import Decisions, load_mapping
 from memferry.phases.transform import Dedup as DedupWord
 from memferry.retry import give_up_on
 from memferry.several import pairs
-from memferry.urls import Secrets, StoreUrl, hybrid_url, parse_url, secrets_from_environment
+from memferry.urls import (
+    Secrets,
+    StoreUrl,
+    hybrid_url,
+    parse_url,
+    same_store,
+    secrets_from_environment,
+    without_secrets,
+)
 
 _SAME_SIGNAL_SECS: Final = 1.0
 """A supervisor may send one signal twice, to the process and to its group."""
@@ -104,6 +112,8 @@ class Ends:
 
     def each(self) -> list[tuple[str, tuple[StoreUrl, StoreUrl]]] | None:
         """Name and both URLs of each collection; None where the source is one store."""
+        for text in (self.source, self.target):
+            parse_url(text)  # What is refused below is repeated, and a secret in it would be too.
         secrets = secrets_from_environment("SOURCE", self.source_api_key_env, self.source_password_env)
         named = pairs(self.source, self.target, lambda url: collections_of(replace(url, secrets=secrets)))
         if named is None:
@@ -212,18 +222,26 @@ class Talk:
         str | None, typer.Option(metavar="FILE", help="append progress as JSON lines; `-`: to stderr, and nothing else")
     ] = None
 
-    def run(self, work: Callable[[Shown], tuple[int, str | None]]) -> None:
+    def run(
+        self, work: Callable[[Shown], tuple[int, str | None]], stores: Callable[[], Iterable[StoreUrl]] = tuple
+    ) -> None:
         """Runs a verb, tells its error once, its course and end as events where they are wanted, and exits.
 
         Args:
             work: Is handed what shows progress; gives exit code and outcome.
+            stores: Gives the stores that are named; events are appended to none of them.
         """
 
         def told() -> tuple[int, str | None]:
+            if self.events not in {None, "-"}:
+                named: Iterable[StoreUrl] = ()
+                with suppress(MemferryError):  # It is told once there is a place for events.
+                    named = stores()
+                apart("--events", Path(str(self.events)), named)
             with events_to(self.events) as events:
                 if events is None:
                     return work(lambda: show_progress(quiet=self.quiet))
-                events.emit("started", format=EVENTS_FORMAT, memferry=version("memferry"), command=command())
+                events.emit("started", format=EVENTS_FORMAT, memferry=version("memferry"), command=told_command())
                 code, end = _guarded(
                     lambda: work(lambda: show_progress(quiet=self.quiet, events=events)), as_json=self.as_json
                 )
@@ -238,8 +256,27 @@ Shown = Callable[[], AbstractContextManager[Progress]]
 
 
 def command() -> str:
-    """The command line that is being run; secrets are never in it."""
+    """The command line that is being run; no secret is in it once its URLs have been accepted."""
     return shlex.join(["memferry", *sys.argv[1:]])
+
+
+def told_command() -> str:
+    """The command line as it may be told before its URLs have been accepted."""
+    return shlex.join(["memferry", *map(without_secrets, sys.argv[1:])])
+
+
+def apart(option: str, path: Path, stores: Iterable[StoreUrl]) -> None:
+    """Refuses a file to be written that is one of the stores.
+
+    Raises:
+        RefusedError: `invalid`.
+    """
+    file = StoreUrl(str(path), "jsonl", path=path)
+    for store in stores:
+        if same_store(file, store):
+            raise RefusedError(
+                "invalid", f"{option} {path}: that is the store `{store.text}`, it would be written over"
+            )
 
 
 def guard(work: Callable[[], int], *, as_json: bool) -> None:
@@ -252,10 +289,14 @@ def _guarded(work: Callable[[], tuple[int, str | None]], *, as_json: bool) -> tu
     try:
         code, outcome = work()
     except MemferryError as error:
-        failed = error
+        failed: MemferryError = error
     except OSError as error:
         named = error.errno == errno.ENAMETOOLONG
         failed = RefusedError("invalid", str(error)) if named else StoreError("io", str(error))
+    except KeyboardInterrupt:  # before the verb has its own way to end
+        failed = MemferryError("interrupted", "interrupted", hint="the same command begins again")
+    except UnicodeEncodeError as error:
+        failed = RefusedError("invalid", f"an option is not UTF-8: {error}")
     else:
         return code, {"outcome": outcome}
     return fail(failed, as_json=as_json), {name: failure(failed)[name] for name in ("outcome", "error")}

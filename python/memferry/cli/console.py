@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from memferry.manifest import ManifestError
 if TYPE_CHECKING:
     from stamina.instrumentation import RetryDetails
 
-__all__ = ["fail", "failure", "print_json", "say", "show", "talking_to", "tell", "tell_retry", "terminal"]
+__all__ = ["fail", "failure", "one_line", "print_json", "say", "show", "talking_to", "tell", "tell_retry", "terminal"]
 
 _err = Console(stderr=True, highlight=False)
 _listener: list[Callable[[str], None]] = []
@@ -52,7 +53,8 @@ def _printable(text: str) -> str:
 def say(text: str, style: str = "") -> None:
     """A line for people, to stderr."""
     if not _listener:
-        _err.print(Text(_printable(text), style=style), soft_wrap=True)
+        with suppress(OSError):  # Nobody can be told, and the work is as good as it was.
+            _err.print(Text(_printable(text), style=style), soft_wrap=True)
     elif text:
         _listener[-1](text)
 
@@ -63,7 +65,8 @@ def show(text: str, *, as_json: bool) -> None:
     if not as_json:
         sys.stdout.write(text + "\n")
     elif not _listener:
-        sys.stderr.write(text + "\n")
+        with suppress(OSError):  # as in `say`
+            sys.stderr.write(text + "\n")
 
 
 def tell_retry(details: RetryDetails) -> None:
@@ -71,9 +74,19 @@ def tell_retry(details: RetryDetails) -> None:
     say(f"{details.caused_by}; trying again in {details.wait_for:.1f} s", "yellow")
 
 
+def one_line(value: Any) -> str:
+    """A value as JSON for programs: UTF-8, whatever stands in a name that is not.
+
+    >>> one_line({"é": "\\udcff"})
+    '{"é": "\\\\udcff"}'
+    """
+    return json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace").decode()
+
+
 def print_json(value: Any) -> None:
     """The final object, one line, to stdout."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+    encoding = codecs.lookup(sys.stdout.encoding or "utf-8").name
+    sys.stdout.write((one_line(value) if encoding == "utf-8" else json.dumps(value)) + "\n")
 
 
 def failure(error: MemferryError, *, migration: str | None = None) -> dict[str, Any]:
@@ -101,5 +114,6 @@ def fail(error: MemferryError, *, as_json: bool, migration: str | None = None) -
     """Tells an error once; the exit code."""
     code = tell(error)
     if as_json:
-        print_json(failure(error, migration=migration))
+        with suppress(OSError):  # It may be stdout that failed.
+            print_json(failure(error, migration=migration))
     return code

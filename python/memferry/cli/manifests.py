@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +18,7 @@ from memferry.cli.several import One, migrate_all, migrate_one
 from memferry.errors import MemferryError, RefusedError
 from memferry.manifest import KINDS, Manifest, load_manifest, read_manifest
 from memferry.manifest.crd import crds_text
+from memferry.urls import StoreUrl
 
 manifest_app = typer.Typer(help="What a manifest may say.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(manifest_app, name="manifest")
@@ -38,9 +41,15 @@ def apply_command(
       memferry apply -f migration.yaml --dry-run
       memferry apply -f migration.yaml --json | jq .outcome
     """
+    stdin = cache(_stdin)  # It can be read only once.
+
+    def stores() -> list[StoreUrl]:
+        manifest = _read(file, stdin)
+        chosen = [local(manifest, migration) for migration in manifest.migrations()]
+        return [url for one in chosen for url in (one.source, one.target)]
 
     def work(progress: Shown) -> tuple[int, str | None]:
-        manifest = _read(file)
+        manifest = _read(file, stdin)
         chosen = [local(manifest, migration) for migration in manifest.migrations()]
         suspended = [m.metadata.name for m in manifest.migrations() if m.spec.suspend]
         for one in chosen:
@@ -55,12 +64,16 @@ def apply_command(
             raise RefusedError("manifest", f"{file}: spec.suspend is true, nothing is begun: {', '.join(suspended)}")
         return _run(chosen, talk, progress)
 
-    talk.run(work)
+    talk.run(work, stores)
 
 
-def _read(file: str) -> Manifest:
+def _stdin() -> bytes:
+    return sys.stdin.buffer.read()
+
+
+def _read(file: str, stdin: Callable[[], bytes]) -> Manifest:
     if file == "-":
-        return load_manifest(sys.stdin.buffer.read(), "stdin", Path.cwd())
+        return load_manifest(stdin(), "stdin", Path.cwd())
     return read_manifest(Path(file))
 
 

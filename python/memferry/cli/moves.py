@@ -18,6 +18,7 @@ from memferry.cli.common import (
     Searches,
     Shown,
     Talk,
+    apart,
     app,
     command,
     options,
@@ -62,6 +63,8 @@ def plan(ends: Ends, choices: Choices, embeds: Embeds, talk: Talk, *, save: Save
             ones = [One(name, *urls, chosen) for name, urls in several]
             return plan_all(ones, talk, progress, stop_on_signals())
         urls = ends.urls()
+        if save:
+            apart("--save", save, urls)
         if quick:
             if save:
                 raise RefusedError("invalid", "--quick makes no plan that could be saved; leave one of them out")
@@ -77,7 +80,7 @@ def plan(ends: Ends, choices: Choices, embeds: Embeds, talk: Talk, *, save: Save
             say(f"saved; to carry it out: memferry migrate {shlex.join([ends.source, ends.target])} --plan {save}")
         return 0, None
 
-    talk.run(work)
+    talk.run(work, ends.urls)
 
 
 @app.command("migrate")
@@ -160,7 +163,7 @@ def migrate_command(
             print_json(result.to_json())
         return result.exit_code, result.outcome
 
-    talk.run(work)
+    talk.run(work, ends.urls)
 
 
 @app.command("verify")
@@ -187,4 +190,4 @@ def verify_command(ends: Ends, searches: Searches, talk: Talk, *, parallelism: P
             print_json(result.to_json())
         return result.exit_code, result.outcome
 
-    talk.run(work)
+    talk.run(work, ends.urls)

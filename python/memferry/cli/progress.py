@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -16,7 +15,7 @@ from typing import Any, Final, TextIO
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from memferry.cli import console
-from memferry.cli.console import say
+from memferry.cli.console import one_line, say
 from memferry.errors import RefusedError
 from memferry.phases.plan import Progress as ProgressCallback
 
@@ -81,7 +80,7 @@ class Events:
     def emit(self, event: str, **fields: Any) -> None:
         """Writes an event."""
         at = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        line = json.dumps({"event": event, "at": at, **fields}, ensure_ascii=False)
+        line = one_line({"event": event, "at": at, **fields})
         if self._stream is None:
             return
         try:

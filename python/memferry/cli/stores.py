@@ -20,6 +20,7 @@ from memferry.cli.common import (
     Talk,
     Vectors,
     app,
+    command,
     guard,
     quarantine_app,
     stop_on_signals,
@@ -29,7 +30,7 @@ from memferry.cli.console import print_json, show
 from memferry.cli.groups import grouped
 from memferry.cli.text import report_text, retried_text, standing_text
 from memferry.errors import RefusedError
-from memferry.library import find_ledger
+from memferry.library import find_ledger, open_known
 from memferry.phases.quarantine import retry
 from memferry.phases.rollback import rollback as roll_back
 from memferry.phases.status import standings
@@ -47,9 +48,7 @@ def _url(side: str, text: str, graph: list[str] | None, vectors: list[str] | Non
 
 def _open_existing(text: str, graph: list[str] | None, vectors: list[str] | None) -> tuple[StoreUrl, Target]:
     url = _url("TARGET", text, graph, vectors)
-    if not stores.has_ledger(url):
-        raise RefusedError("no-migration", f"{url.text} knows no migration", hint=stores.ledger_hint(url))
-    return url, stores.open_target(url)
+    return url, open_known(url)
 
 
 @app.command()
@@ -147,14 +146,14 @@ def rollback_command(
     def work() -> int:
         url, target = _open_existing(store, graph, vectors)
         ledger = find_ledger(target, migration, url)
-        done = roll_back(target, ledger, stop=stop_on_signals())
+        done = roll_back(target, ledger, stop=stop_on_signals(), command=command())
         target.close()
         show(
             f"rolled back {ledger.migration}: {done.deleted} deleted, {done.restored} restored, {len(done.kept)} kept",
             as_json=as_json,
         )
         for kind, identity in done.kept[:_SHOWN]:
-            show(f"  changed since, left as it is: {kind} {identity}", as_json=as_json)
+            show(f"  changed or built upon since, left as it is: {kind} {identity}", as_json=as_json)
         if len(done.kept) > _SHOWN:
             show(f"  ... {len(done.kept) - _SHOWN:,} more, `--json` has them all", as_json=as_json)
         if as_json:
@@ -248,14 +247,16 @@ def quarantine_retry(
       memferry quarantine retry copy.db --source agents.db
     """
 
-    def work(progress: Shown) -> tuple[int, str | None]:
+    def urls() -> tuple[StoreUrl | None, StoreUrl]:
         halves = Halves(graph, vectors)
         origin = store_url("SOURCE", source, halves=halves) if source else None
         url = store_url("TARGET", store, halves=halves)
         halves.done()
-        if not stores.has_ledger(url):
-            raise RefusedError("no-migration", f"{url.text} knows no migration", hint=stores.ledger_hint(url))
-        target = stores.open_target(url)
+        return origin, url
+
+    def work(progress: Shown) -> tuple[int, str | None]:
+        origin, url = urls()
+        target = open_known(url)
         try:
             known = find_ledger(target, migration, url).migration
         finally:
@@ -267,7 +268,7 @@ def quarantine_retry(
             print_json(done.to_json())
         return done.exit_code, done.proof.outcome if done.proof else None
 
-    talk.run(work)
+    talk.run(work, lambda: (url for url in urls() if url))
 
 
 @app.command()

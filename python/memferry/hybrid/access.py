@@ -67,14 +67,29 @@ class HybridAccess:
             kind, identity = there[0]
             raise RefusedError("existing", f"{kind} {identity!r} is there already")
         rest, points = split_halves(records)
+        held = self._vectors.fetch(points)
         if len(points):
             self._vectors.put(points, replace=True)
-        self._graph.put(rest, replace=True)
+        try:
+            self._graph.put(rest, replace=True)
+        except RefusedError:
+            self._put_back(points, held)
+            raise
         wanted = Keys()
         wanted.add(points)
         bare = rest.filter(inverted(wanted.contains(rest)))
         if len(bare):
             self._vectors.remove(bare)
+
+    def _put_back(self, points: Batch, held: Batch) -> None:
+        """Makes the vectors what they were: the records that name them stay as they are."""
+        if len(held):
+            self._vectors.put(held, replace=True)
+        before = Keys()
+        before.add(held)
+        new = points.filter(inverted(before.contains(points)))
+        if len(new):
+            self._vectors.remove(new)
 
     def remove(self, records: Batch) -> int:
         """See `memferry.backends.access.Access`; the record goes first."""

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Final, Literal
 
 from memferry._native import Batch, Keys, Mapper, join_halves, split_halves
-from memferry.backends.api import ChecksVectors, Documents, Target, is_lock
+from memferry.backends.api import ChecksVectors, Documents, Target, as_placed, is_lock
 from memferry.failpoints import failpoint
 from memferry.hybrid.source import Half, HybridSource, identity_of
 from memferry.model import Quarantined, Range, VectorSpec, inverted
@@ -131,12 +131,24 @@ class HybridTarget:
     def fetch(self, records: Batch) -> Batch:
         """See `memferry.backends.api.Target`."""
         held = self._graph.fetch(records)
-        return join_halves(held, self._points(held))[0]
+        return join_halves(held, self._points(held, self._look))[0]
 
-    def _points(self, records: Batch) -> Batch:
+    def add_places(self, keys: Keys, records: Batch) -> None:
+        """See `memferry.backends.api.Placed`: those of the vectors; the graph tells kinds apart."""
+        if (placed := as_placed(self._vectors)) is not None:
+            placed.add_places(keys, split_halves(records)[1])
+
+    def in_places(self, keys: Keys, records: Batch) -> bytes:
+        """See `memferry.backends.api.Placed`."""
+        found, points = Keys(), split_halves(records)[1]
+        if (placed := as_placed(self._vectors)) is not None:
+            found.add(points.filter(placed.in_places(keys, points)))
+        return found.contains(records)
+
+    def _points(self, records: Batch, fetch: Callable[[Batch], Batch]) -> Batch:
         """What the vector half holds under the kinds and ids of `records`."""
         self._there = self._there or self._vectors.source() is not None
-        return self._vectors.fetch(records) if self._there else Batch.concat([])
+        return fetch(records) if self._there and len(records) else Batch.concat([])
 
     # --- writing
 
@@ -170,13 +182,15 @@ class HybridTarget:
 
         What somebody else wrote is written over when the ledger has it, and no sooner.
         """
-        held = self._points(records)
         wanted, theirs = Keys(), Keys()
         wanted.add(points)
+        # Refused where another kind has the place.
+        held = self._points(points, self._vectors.fetch)
+        stale = self._points(records.filter(inverted(wanted.contains(records))), self._look)
         ours = zip(held.markers(), held.digests(), strict=True)
         theirs.add(held.filter(bytes(marker != (migration, digest) for marker, digest in ours)))
         later = theirs.contains(points)
-        return points.filter(inverted(later)), points.filter(later), held.filter(inverted(wanted.contains(held)))
+        return points.filter(inverted(later)), points.filter(later), stale
 
     def delete(self, identities: list[Identity]) -> int:
         """Deletes records, then their vectors; and vectors alone where the record is of somebody else, or none."""
@@ -285,7 +299,8 @@ class HybridTarget:
             if len(restore):
                 self._vectors.restore(restore)
             if gone := [identity for identity, text in later.items() if text == _REMOVE]:
-                self._vectors.delete(gone)
+                # Another kind may have its vectors where these have none.
+                self._vectors.delete(self._look(self._named(gone)).identities())
         if later:
             failpoint("half-settled")
         if holder is not None:

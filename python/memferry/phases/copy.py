@@ -13,10 +13,22 @@ from memferry.backends.api import Reader, Source, Target, as_foreign
 from memferry.errors import StoreError, TransientError
 from memferry.failpoints import failpoint
 from memferry.ledger import Ledger, RangeState
-from memferry.model import CONFLICT, CREATE, EXISTING, UNCHANGED, UPDATE, Books, Quarantined, Range, inverted, rows_with
+from memferry.model import (
+    CONFLICT,
+    CREATE,
+    EXISTING,
+    UNCHANGED,
+    UPDATE,
+    Books,
+    Limits,
+    Quarantined,
+    Range,
+    inverted,
+    rows_with,
+)
 from memferry.phases.gather import Gathering, with_gathering
 from memferry.phases.plan import Options, Plan, Progress, Stop
-from memferry.phases.reading import LOOK_UP_SECS, read_page
+from memferry.phases.reading import LOOK_UP_SECS, read_page, read_stream
 from memferry.phases.transform import Transform
 from memferry.profiles import load_mapper
 from memferry.retry import retrying
@@ -307,11 +319,13 @@ def copy_ranges(
     counts = plan.range_rows or (0,) * len(plan.ranges)
     expected = plan.rows if len(chosen) == len(plan.ranges) else sum(counts[number] for number in chosen)
     before = Books()
-    for number, state in retrying(ledger.states).items():
+    begun = retrying(ledger.states)
+    for number, state in begun.items():
         if number in chosen:
             before.add(state.books)
     read = before.total("read")
-    fresh = plan.target_records == 0 and not resumed
+    # Somebody may have written since the plan was made. Where other workers have begun, what is there is theirs.
+    fresh = plan.target_records == 0 and not resumed and (bool(begun) or retrying(lambda: _is_empty(target)))
     copy = _Copy(plan, source, target, ledger, options, progress, stop, fresh=fresh, done=read, expected=expected)
     copy.booked, copy.observer = booked, observer
     earlier: set[int] = set()
@@ -321,6 +335,18 @@ def copy_ranges(
             _wait_for(copy, earlier)
             _run_stage(copy, mine, options.parallelism, stop)
         earlier |= {part.number for part in stage} - chosen
+
+
+def _is_empty(target: Target) -> bool:
+    """Whether there is nothing in the target."""
+    store = target.source()
+    if store is None:
+        return True
+    try:
+        pages = (page for stream in store.streams() for page in read_stream(store, stream.name, Limits(records=1)))
+        return not any(page.read for page in pages)
+    finally:
+        store.close()
 
 
 def _wait_for(copy: _Copy, numbers: set[int]) -> None:

@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 
-from memferry._native import Keys, standings
+from memferry._native import Batch, Keys, standings
 from memferry.backends.api import Source, Target, as_foreign
+from memferry.batches import to_batch
 from memferry.errors import RefusedError
 from memferry.failpoints import failpoint
 from memferry.ledger import Ledger, RangeState
@@ -15,9 +16,10 @@ from memferry.model import FOREIGN, INTACT, Page, inverted, rows_with
 from memferry.phases.plan import Options, Plan, Stop
 from memferry.phases.reading import OwnCount, read_pages, read_stream
 from memferry.phases.transform import Transform
+from memferry.records import Record
 from memferry.retry import retrying
 
-__all__ = ["Present", "carry_deletions", "delete_gone", "refuse_unreadable"]
+__all__ = ["Present", "carry_deletions", "delete_gone", "named", "refuse_unreadable"]
 
 DELETIONS = 999_999
 """Number under which deletions are booked, after every range."""
@@ -98,21 +100,30 @@ def delete_gone(
         raise RefusedError("max-deletes", message, hint=hint)
     if not gone:
         return 0
-    state = RangeState(done=True)
-    for kind, _ in gone:
-        state.books.of(kind).deleted += 1
 
-    def delete() -> None:
+    def delete() -> int:
         with target.transaction():
             ledger.check()
-            target.delete(gone)
+            deleted = gone
+            if target.delete(gone) < len(gone):
+                # An entity stays where others have tied something to it.
+                left = set(target.fetch(named(gone)).identities())
+                deleted = [identity for identity in gone if identity not in left]
             failpoint("deleted")
+            state = RangeState(done=True)
+            for kind, _ in deleted:
+                state.books.of(kind).deleted += 1
             ledger.save_range(DELETIONS, state)
             if touching is not None:
-                ledger.touch(touching, DELETIONS, 0, gone)
+                ledger.touch(touching, DELETIONS, 0, deleted)
+        return len(deleted)
 
-    retrying(delete)
-    return len(gone)
+    return retrying(delete)
+
+
+def named(identities: list[tuple[str, str]]) -> Batch:
+    """Records of nothing but kinds and ids."""
+    return to_batch([Record(kind, one) for kind, one in identities])  # type: ignore[arg-type]
 
 
 class Present:

@@ -72,8 +72,11 @@ def look_at_machine() -> Iterator[Check]:
         yield check("neo4j driver", "ok", importlib.metadata.version("neo4j"))
     except importlib.metadata.PackageNotFoundError:
         yield check("neo4j driver", "warn", "not installed", "for Neo4j stores: pip install memferry[neo4j]")
-    for name, folder in (("scratch", Path(tempfile.gettempdir())), ("state", state_directory())):
-        yield _folder("machine", name, folder)
+    yield _folder("machine", "scratch", Path(tempfile.gettempdir()))
+    try:
+        yield _folder("machine", "state", state_directory())
+    except MemferryError as error:
+        yield check("state", "fail", str(error), error.hint)
 
 
 def _sqlite_version() -> str:
@@ -232,7 +235,8 @@ def _migration(url: StoreUrl, row: Standing) -> Check:
         at = f"process {row.lock.pid} on {row.lock.host}, last sign {row.lock.silent_secs:.0f} s ago"
         return Check(url.text, name, "ok", f"{text}: at work, {at}")
     if row.unfinished:
-        hint = row.command or "the same `memferry migrate` command resumes"
+        verb = "rollback" if row.state == "rolling_back" else "migrate"
+        hint = row.command or f"the same `memferry {verb}` command resumes"
         return Check(url.text, name, "warn", f"{text}: nobody is at work", hint)
     quarantined, conflicts = row.books.total("quarantined"), row.books.total("conflicts")
     if quarantined or conflicts:

@@ -30,8 +30,8 @@ from memferry.model import (
 )
 from memferry.phases import stages
 from memferry.phases.copy import save_originals
-from memferry.phases.deletions import DELETIONS
-from memferry.phases.passes import SHOWN, Baseline, Passed, Seeing, Settled, allowed_deletes, named, settled
+from memferry.phases.deletions import DELETIONS, named
+from memferry.phases.passes import SHOWN, Baseline, Passed, Seeing, Settled, allowed_deletes, settled
 from memferry.phases.plan import Plan, cut
 from memferry.phases.reading import read_stream
 from memferry.phases.stages import Run

@@ -100,6 +100,11 @@ def _open(
             source.close()
 
 
+def _refuse_one_store(source_url: StoreUrl, target_url: StoreUrl) -> None:
+    if same_store(source_url, target_url):
+        raise RefusedError("invalid", f"source and target are one store: {target_url.text}")
+
+
 def plan_only(
     source_url: StoreUrl,
     target_url: StoreUrl,
@@ -109,6 +114,7 @@ def plan_only(
     stop: Stop | None = None,
 ) -> Plan:
     """Makes the plan and writes nothing."""
+    _refuse_one_store(source_url, target_url)
     with _open(source_url, target_url, options) as (source, target, _):
         return make_plan(source, target, options, progress=progress, stop=stop)
 
@@ -140,8 +146,7 @@ def migrate(
     """
     started = time.monotonic()
     stop = stop or Stop()
-    if same_store(source_url, target_url):
-        raise RefusedError("invalid", f"source and target are one store: {target_url.text}")
+    _refuse_one_store(source_url, target_url)
     if options.parity:
         check_comparable(options.transform, source_url, target_url)
     # The first contact is not tried again: a wrong address is told at once.
@@ -231,6 +236,8 @@ def verify_only(
             ledger = Ledger(target.documents, plan.migration)
         # The source may have grown since: the whole of it is compared, not the ranges of the plan.
         plan = replace(plan, ranges=stages.whole(source))
+        allowed = (ledger.run() or {}).get("max_quarantined", 0)
+        options = replace(options, max_quarantined=max(options.max_quarantined, allowed))
         verification = verify(plan, source, target, ledger, options, progress=progress, stop=stop)
         books = ledger.books()
         outcome = stages.judge(plan, books, verification, options)

@@ -30,6 +30,8 @@ _WATCHED: Final = 20
 INDEX_DEADLINE_SECS: Final = 600.0
 _SEARCHED: Final = frozenset({"embedded", "hybrid", "neo4j", "qdrant"})
 _AS_NEAR: Final = 1e-6
+_SAME_SCORE: Final = 1e-3
+"""How far a store's own cosine, of single precision or less, may be from ours."""
 """How much the cosines of two neighbours may differ for either to be the right one."""
 
 
@@ -134,8 +136,11 @@ def _right(found: Hits, exact: Hits, query: Vector) -> float:
     if not exact:
         return 1.0
     wanted = {hit.record.identity for hit in exact}
-    farthest = min(_nearness(hit, query) for hit in exact)
-    right = sum(1 for h in found if h.record.identity in wanted or _nearness(h, query) >= farthest - _AS_NEAR)
+    near = [_nearness(hit, query) for hit in exact]
+    # A store that has another metric scores by it; there only the neighbours themselves are right.
+    by_cosine = all(abs(hit.score - nearness) < _SAME_SCORE for hit, nearness in zip(exact, near, strict=True))
+    farthest = min(near) - _AS_NEAR if by_cosine else math.inf
+    right = sum(1 for hit in found if hit.record.identity in wanted or _nearness(hit, query) >= farthest)
     return min(1.0, right / len(exact))
 
 

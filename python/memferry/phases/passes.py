@@ -14,16 +14,14 @@ from typing import Final, Protocol, runtime_checkable
 from memferry._native import Batch, Keys, blake3_hex
 from memferry.backends.api import Source, Target
 from memferry.backends.seen import SeenSource
-from memferry.batches import to_batch
 from memferry.errors import NotProvenError, RefusedError
 from memferry.ledger import Ledger
 from memferry.model import Page, Range
 from memferry.phases import stages
 from memferry.phases.copy import Observer
-from memferry.phases.deletions import Present, delete_gone, refuse_unreadable
+from memferry.phases.deletions import Present, delete_gone, named, refuse_unreadable
 from memferry.phases.plan import Plan
 from memferry.phases.stages import Run
-from memferry.records import Record
 from memferry.retry import retrying
 
 __all__ = ["Baseline", "Passed", "Passes", "Seeing", "Settled", "allowed_deletes", "settled"]
@@ -293,11 +291,6 @@ def settled(run: Run, first: Passed, second: Passed, confirmed: Keys) -> Settled
     if not different:
         retrying(run.ledger.forget_touched)
     return Settled(first.changed + first.deleted, verified, missing, different)
-
-
-def named(identities: list[tuple[str, str]]) -> Batch:
-    """Records of nothing but kinds and ids."""
-    return to_batch([Record(kind, one) for kind, one in identities])  # type: ignore[arg-type]
 
 
 def _counted(source: Source) -> int | None:

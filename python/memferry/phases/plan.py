@@ -14,7 +14,7 @@ from memferry._native import Batch, Buckets, Keys, blake3_hex, standings
 from memferry.backends.api import ChecksVectors, Source, Target, as_foreign, as_placed
 from memferry.errors import RefusedError
 from memferry.ledger import parsed
-from memferry.model import KINDS, Books, Limits, Quarantined, Range, VectorSpec
+from memferry.model import KINDS, Books, Limits, Quarantined, Range, VectorSpec, either
 from memferry.phases.deciding import Deciding
 from memferry.phases.gather import Gathering, owners, with_gathering
 from memferry.phases.options import Options, Progress, Stop
@@ -212,16 +212,18 @@ def make_plan(
         stop: Checked between pages.
 
     Raises:
-        RefusedError: `gap`, `existing`, `repeated-id`.
+        RefusedError: `invalid` where both ends are one database, `gap`, `existing`, `repeated-id`.
     """
     stop = stop or Stop()
+    if source.backend == target.backend == "neo4j" and source.identity.split("#")[0] == target.identity.split("#")[0]:
+        # Its identity names a database by whatever host it is reached.
+        raise RefusedError("invalid", f"source and target are one database: {target.identity}")
     deciding = Deciding(options.transform, options.endpoint)
     witness = source.witness()
     ranges = cut(source, ordered=target.ordered)
     expected = sum(s.rows or 0 for s in retrying(source.streams)) or None
     scan, keys, buckets = _Scan(), Keys(), Buckets(BUCKETS)
-    placed = as_placed(target)
-    filed = Keys() if as_foreign(target) or placed else keys
+    filed = _Filed(target, Keys() if as_foreign(target) else keys, Keys())
     lock = threading.Lock()
 
     def read(part: Range) -> None:
@@ -230,10 +232,7 @@ def make_plan(
             buckets.add(page.records)
             applied = deciding.see(part, page.records)
             keys.add(applied.records)
-            if placed is not None:
-                placed.add_places(filed, applied.records)
-            elif filed is not keys:
-                filed.add(target.image(owners(applied.records, target)))
+            filed.add(applied.records)
             gaps = target.gaps(applied.records)
             with lock:
                 scan.rows += page.read
@@ -296,35 +295,52 @@ def _store(store: Source | Target) -> dict[str, str]:
     return {"backend": store.backend, "profile": store.profile, "identity": store.identity}
 
 
+class _Filed:
+    """Where the target files the records of the source: under kinds and ids, and in places that all kinds share."""
+
+    def __init__(self, target: Target, keys: Keys, places: Keys) -> None:
+        self._target, self._placed = target, as_placed(target)
+        self.keys, self.places = keys, places
+
+    def __len__(self) -> int:
+        return len(self.keys) + len(self.places)
+
+    def add(self, records: Batch) -> None:
+        """Adds records of the source; their own kinds and ids are added already, where the target keeps those."""
+        if as_foreign(self._target):
+            self.keys.add(self._target.image(owners(records, self._target)))
+        elif self._placed:
+            self._placed.add_places(self.places, records)
+
+    def repeated(self) -> _Filed:
+        """Only what was added more than once."""
+        return _Filed(self._target, self.keys.repeated(), self.places.repeated())
+
+    def contains(self, held: Batch) -> bytes:
+        """A mask of the records, as the target has them, whose kind and id, or place, was added."""
+        mask = self.keys.contains(held)
+        return either(mask, self._placed.in_places(self.places, held)) if self._placed else mask
+
+
 def _identities(
-    source: Source, ranges: list[Range], target: Target, keys: Keys, limits: Limits, deciding: Deciding
+    source: Source, ranges: list[Range], target: Target, filed: _Filed, limits: Limits, deciding: Deciding
 ) -> list[tuple[str, str]]:
-    """Kinds and ids, in the source, of records that are filed under one of `keys`."""
+    """Kinds and ids, in the source, of records that the target files in one of `filed`."""
     found: set[tuple[str, str]] = set()
     foreign = as_foreign(target)
     for part in ranges:
         for page in read_pages(source, part, limits):
             records = owners(deciding.transform.apply(page.records).records, target)
             records = foreign.fit(records)[0] if foreign else records
-            found.update(records.filter(_filed_in(target, keys, records)).identities())
+            found.update(records.filter(filed.contains(target.image(records) if foreign else records)).identities())
     return sorted(found)
 
 
-def _filed_in(target: Target, keys: Keys, records: Batch) -> bytes:
-    """A mask of the records that the target would file under one of `keys`."""
-    placed = as_placed(target)
-    return placed.in_places(keys, records) if placed else keys.contains(target.image(records))
-
-
 def _look_at_target(
-    target: Target,
-    keys: Keys,
-    migration: str,
-    options: Options,
-    stop: Stop,
+    target: Target, filed: _Filed, migration: str, options: Options, stop: Stop
 ) -> tuple[int, int, str]:
     held = existing = 0
-    total, placed = Buckets(BUCKETS), as_placed(target)
+    total = Buckets(BUCKETS)
     store = retrying(target.source)
     if store is None:
         return 0, 0, total.total()
@@ -335,9 +351,8 @@ def _look_at_target(
             # A row that is no record is somebody's all the same.
             held += len(batch) + len(page.quarantined)
             total.add(batch)
-            mine = placed.in_places(keys, batch) if placed else keys.contains(batch)
-            existing += standings(batch.filter(mine), migration).count(0)
-            existing += keys.contains_identities(_of_others(page.quarantined, migration)).count(1)
+            existing += standings(batch.filter(filed.contains(batch)), migration).count(0)
+            existing += filed.keys.contains_identities(_of_others(page.quarantined, migration)).count(1)
     store.close()
     return held, existing, total.total()
 

@@ -53,7 +53,7 @@ class SavedPlan:
             "target_there": self.target_there,
             "plan": json.loads(self.plan.to_json()),
         }
-        new = path.with_name(f"{path.name}.new")
+        new = Path(f"{path}.new")  # `.` has no name to be changed
         try:
             new.write_text(json.dumps(value, indent=1) + "\n", "utf-8")
             os.replace(new, path)  # noqa: PTH105 - says that it replaces

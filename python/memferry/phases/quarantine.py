@@ -9,7 +9,7 @@ from itertools import islice
 from typing import Any, Final
 
 from memferry._native import Batch, Keys, Mapper, classify
-from memferry.backends.api import Source, Target
+from memferry.backends.api import Source, Target, as_foreign
 from memferry.backends.jsonl import JsonlTarget
 from memferry.endpoint import settings_from_environment
 from memferry.errors import RefusedError
@@ -272,8 +272,10 @@ class _Retry:
                     yield self.pick(wanted, transform.apply(records).records)
             for number, row in wanted.values():
                 self.leave(number, row, "the source has it no more, or it is not one of those that are moved")
-        for number, row in [*self.entries(None)]:
-            self.leave(number, row, "it has no id to look for: migrate again when the source is mended")
+        for kind in (*KINDS, None):
+            for number, row in self.entries(kind):
+                if row.kind is None or row.id is None:
+                    self.leave(number, row, "it has no id to look for: migrate again when the source is mended")
 
     @staticmethod
     def pick(wanted: dict[tuple[str, str], Entry], records: Batch) -> tuple[dict[tuple[str, str], Entry], Batch]:
@@ -287,24 +289,32 @@ class _Retry:
         """Writes what may be written and books it out."""
         if not entries:
             return
+        why: dict[tuple[str, str], str] = {}
+        foreign = as_foreign(self.target)
+        if foreign is not None:
+            records, bad = foreign.fit(records)
+            why = dict.fromkeys(entries, "the target has no place for it, as was accepted")
+            for identity in records.identities():
+                del why[identity]
+            why |= {(row.kind or "", row.id or ""): f"{row.reason}: {row.message}" for row in bad}
 
         def once() -> tuple[dict[tuple[str, str], str], list[Entry]]:
             held = self.target.fetch(records)
             actions = classify(self.target.image(records), held, self.plan.migration)
             left = records.filter(rows_with(actions, CONFLICT, EXISTING)).identities()
-            why = dict.fromkeys(left, "the target has another record under its id")
+            told = why | dict.fromkeys(left, "the target has another record under its id")
             batch = records.filter(rows_with(actions, CREATE, UPDATE))
             with self.target.transaction():
                 self.ledger.check()
                 refused = self.target.write(self.part, batch, self.plan.migration, fresh=False) if len(batch) else []
-                why |= {(row.kind or "", row.id or ""): f"{row.reason}: {row.message}" for row in refused}
+                told |= {(row.kind or "", row.id or ""): f"{row.reason}: {row.message}" for row in refused}
                 failpoint("written")
-                moved = [entries[identity] for identity in entries if identity not in why]
+                moved = [entries[identity] for identity in entries if identity not in told]
                 if self.target.resume == "page":
                     for number, row in moved:
                         self.ledger.moved(number, self.change(number, row, entries))
                 failpoint("booked")
-            return why, moved
+            return told, moved
 
         why, moved = retrying(once)
         if self.target.resume == "range":

@@ -73,8 +73,19 @@ class Run:
     booked: Booked = field(default=lambda *_: None)
 
     def read(self) -> dict[str, Any] | None:
-        """The run document."""
-        return retrying(self.ledger.run)
+        """The run document.
+
+        Raises:
+            RefusedError: `rolling-back`; what the ledger says is done may have been taken out.
+        """
+        document = retrying(self.ledger.run)
+        if document is not None and document["state"] == "rolling_back":
+            raise RefusedError(
+                "rolling-back",
+                f"a rollback of migration {self.ledger.migration} has not come to its end",
+                hint="call `memferry rollback` again; after it the migration can begin anew",
+            )
+        return document
 
 
 @dataclass(frozen=True)
@@ -193,6 +204,7 @@ def told(run: Run, plan: Plan, *, command: str) -> dict[str, Any]:
         "folder": str(Path.cwd()),
         "rows": plan.rows,
         "began_at": time.time(),
+        "max_quarantined": run.options.max_quarantined,
         "read_before": retrying(run.ledger.books).total("read"),
         "outcome": None,
     }
@@ -339,7 +351,12 @@ def finish(run: Run, plan: Plan) -> None:
     retrying(build)
     failpoint("after-finish")
     if run.options.delete:
-        carry_deletions(plan, run.source, run.target, run.ledger, run.options, run.stop)
+        try:
+            carry_deletions(plan, run.source, run.target, run.ledger, run.options, run.stop)
+        except RefusedError:
+            # Nothing was deleted, and everything else is copied: the next run begins with a plan of its own.
+            settle(run, state="done", outcome="not_proven")
+            raise
         retrying(build)
     settle(run, state="verifying")
     failpoint("copied")

@@ -22,7 +22,7 @@ class Standing:
 
     Attributes:
         migration: Its id.
-        state: `planned`, `copying`, `verifying`, `done` or `rolled_back`.
+        state: `planned`, `copying`, `verifying`, `done`, `retrying`, `rolling_back` or `rolled_back`.
         outcome: Of the last run that came to its end.
         source: Backend, profile and identity of the source.
         ranges_done: Ranges that are complete.
@@ -49,7 +49,7 @@ class Standing:
     @property
     def unfinished(self) -> bool:
         """Whether there is something to resume and nobody at it."""
-        return self.state in {"copying", "verifying"} and not (self.lock and self.lock.alive)
+        return self.state in {"copying", "verifying", "rolling_back"} and not (self.lock and self.lock.alive)
 
     @property
     def percent(self) -> float | None:

@@ -35,6 +35,8 @@ Dedup = Literal["report", "exact", "off"]
 DEDUP: Final = ("report", "exact", "off")
 MAX_LIMIT: Final = 100_000
 """Most records of `limit`, and most merges: both are written into the plan one by one."""
+MAX_SAMPLE: Final = (1 << 63) - 1
+"""What any program counts to."""
 EXAMPLES: Final = 3
 _FILTERED, _DEDUPLICATED, _QUARANTINED = 1, 2, 3
 
@@ -121,9 +123,9 @@ class Decisions:
             raise RefusedError("invalid", "sample and limit exclude each other")
         if self.dedup == "exact" and (self.sample is not None or self.limit is not None):
             raise RefusedError("invalid", "dedup `exact` needs every record; it goes with neither sample nor limit")
-        for name, value, most in (("sample", self.sample, None), ("limit", self.limit, MAX_LIMIT)):
-            if value is not None and (value < 1 or (most and value > most)):
-                raise RefusedError("invalid", f"{name}: got {value}, allowed: 1 to {most or 'any number'}")
+        for name, value, most in (("sample", self.sample, MAX_SAMPLE), ("limit", self.limit, MAX_LIMIT)):
+            if value is not None and not 1 <= value <= most:
+                raise RefusedError("invalid", f"{name}: got {value}, allowed: 1 to {most}")
         if self.where is not None:
             check_where(self.where)
         if self.mapping is not None:

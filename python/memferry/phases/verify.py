@@ -6,11 +6,11 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
-from memferry._native import Batch, Buckets, Drill, Keys, diff
-from memferry.backends.api import Source, Target
+from memferry._native import Batch, Buckets, DedupKeys, Drill, Keys, diff
+from memferry.backends.api import Source, Target, as_foreign
 from memferry.ledger import Ledger
 from memferry.model import Page, Quarantined, Range, inverted
 from memferry.phases.gather import with_gathering
@@ -95,7 +95,10 @@ class _Verifier:
         self.repeated = Keys()
         self.repeated.add_identities(list(plan.repeated))
         quarantined = retrying(lambda: list(ledger.quarantined()))
-        self.quarantined = {(row.kind, row.id) for _, row in quarantined if row.id is not None}
+        self.quarantined = {(row.kind, row.id) for _, row in quarantined if row.kind and row.id is not None}
+        foreign = as_foreign(target)
+        if foreign is not None:
+            self.quarantined |= set(foreign.filed_under(sorted(self.quarantined)))
         self.conflicts = {(c["kind"], c["id"]) for c in retrying(lambda: list(ledger.conflicts()))}
 
     def expected(self, batch: Batch, left_out: Keys | None = None) -> Batch:
@@ -215,10 +218,39 @@ def verify(
     unequal = left.unequal(right)
     if unequal:
         _drill(work, unequal, result)
+    if plan.transform.merged and not result.source_unchanged:
+        for kind, identity in _merged_no_more(work):
+            result.missing += 1
+            result.findings.append(Difference("missing", kind, identity))
     if result.equal:
         # A record that became unreadable is missing already, and is told once.
         work.judge_spoiled(spoiled, result)
     return result
+
+
+def _merged_no_more(work: _Verifier) -> list[tuple[str, str]]:
+    """Records that are left out because another one says the same, which it does not any more."""
+    merged = work.plan.transform.merged
+    # As the plan looked at them: what an endpoint is to embed is only shown, and is equal for equal texts.
+    transform = Transform(replace(work.plan.transform, merged=()), None, work.options.endpoint, work.stop)
+    wanted, keys, says = Keys(), DedupKeys(exact=True), dict[tuple[str, str], str | None]()
+    for place in (1, 2):
+        wanted.add_identities([(one[0], one[place]) for one in merged])
+    lock = threading.Lock()
+
+    def see(batch: Batch, _: int) -> None:
+        records = transform.apply(batch).records
+        records = records.filter(wanted.contains(records))
+        found = dict(zip(records.identities(), keys.keys(records), strict=True))
+        with lock:
+            says.update(found)
+
+    work.each_source(see)
+    return [
+        (kind, loser)
+        for kind, loser, winner in merged
+        if (kind, loser) in says and says[kind, loser] != says.get((kind, winner))
+    ]
 
 
 def _drill(work: _Verifier, unequal: list[int], result: Verification) -> None:

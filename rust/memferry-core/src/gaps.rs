@@ -1,7 +1,7 @@
 //! Gaps: what a record has and a target profile cannot hold, by name.
 
 use crate::profile::{KindMap, Target, VectorsPlace, join_id};
-use crate::record::{CONTENT, Kind, OWNER, RecordRef, SCORE_FIELDS, TEXT_FIELDS, TIME_FIELDS, VectorKind};
+use crate::record::{CONTENT, Kind, OWNER, RecordRef, SCORE_FIELDS, TEXT_FIELDS, TIME_FIELDS, VectorKind, VectorRef};
 use crate::value::{Value, get};
 
 /// Note within `extra`: where an exploded item stood in its list.
@@ -14,7 +14,7 @@ pub const GATHERED: &str = "$observations";
 const ONLY_MISSING: &str = r#"{"$missing":true}"#;
 
 /// Names of all gaps; a set of them is a bit mask in this order.
-pub const GAPS: [&str; 40] = [
+pub const GAPS: [&str; 43] = [
     // one a kind
     "entities",
     "memories",
@@ -60,6 +60,9 @@ pub const GAPS: [&str; 40] = [
     "vector-lengths",
     "doubles",
     "vectors-without-text",
+    "vector-names",
+    "vector-normalized",
+    "vectors-not-finite",
 ];
 
 const KINDS: usize = 0;
@@ -74,6 +77,8 @@ pub(crate) const VECTORS: usize = VERSIONS + 3;
 const SEVERAL_VECTORS: usize = VERSIONS + 6;
 const VECTOR_MODELS: usize = VERSIONS + 7;
 const IDS: usize = VERSIONS + 8;
+const VECTOR_NAMES: usize = VERSIONS + 15;
+const VECTOR_NORMALIZED: usize = VERSIONS + 16;
 
 /// A set of gaps.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -173,6 +178,10 @@ pub fn nested_gaps(r: &RecordRef<'_>) -> GapSet {
 enum Room {
     None,
     OneDense,
+    /// One a name.
+    Named,
+    /// One a name, where an empty one becomes a word.
+    StoredNames,
     All,
 }
 
@@ -182,13 +191,14 @@ pub struct Carries {
     fields: GapSet,
     extra: bool,
     vectors: Room,
-    vector_models: bool,
+    /// Whether the model and `normalized` have a place with it.
+    vector_notes: bool,
     /// Text columns of which the id is made.
     joined: Option<Vec<usize>>,
 }
 
 impl Carries {
-    /// Reads the table. `native`: the place of the vectors has room for the model's name.
+    /// Reads the table. `native`: the place of the vectors has room for what is said of them, whatever their names.
     pub fn new(map: &KindMap, native: bool) -> Self {
         let mut fields = GapSet::default();
         for field in &map.fields {
@@ -206,9 +216,11 @@ impl Carries {
             vectors: match map.vectors {
                 VectorsPlace::None => Room::None,
                 VectorsPlace::Floats(_) => Room::OneDense,
-                VectorsPlace::Store | VectorsPlace::StoreWithMeta(_) | VectorsPlace::Objects(_) => Room::All,
+                VectorsPlace::Store if !native => Room::Named,
+                VectorsPlace::StoreWithMeta(_) => Room::StoredNames,
+                VectorsPlace::Store | VectorsPlace::Objects(_) => Room::All,
             },
-            vector_models: native || matches!(map.vectors, VectorsPlace::Objects(_)),
+            vector_notes: native || matches!(map.vectors, VectorsPlace::Objects(_)),
             joined: map.joined_texts(),
         }
     }
@@ -223,15 +235,28 @@ impl Carries {
             let held = match self.vectors {
                 Room::None => false,
                 Room::OneDense => vector.kind == VectorKind::Dense,
-                Room::All => true,
+                Room::Named | Room::StoredNames | Room::All => true,
             };
             if !held {
                 gaps.add(VECTORS + vector.kind as usize);
-            } else if !self.vector_models && vector.model.is_some() {
-                gaps.add(VECTOR_MODELS);
+                continue;
+            }
+            let notes = [
+                (VECTOR_MODELS, !self.vector_notes && vector.model.is_some()),
+                (VECTOR_NORMALIZED, !self.vector_notes && vector.normalized.is_some()),
+                (VECTOR_NAMES, self.vectors == Room::OneDense && !vector.name.is_empty()),
+            ];
+            for (gap, _) in notes.into_iter().filter(|(_, lost)| *lost) {
+                gaps.add(gap);
             }
         }
-        if self.vectors == Room::OneDense && r.vectors.len() > 1 {
+        let several = match self.vectors {
+            Room::None | Room::All => false,
+            Room::OneDense => r.vectors.len() > 1,
+            Room::Named => meet(&r.vectors, |v| v.name),
+            Room::StoredNames => meet(&r.vectors, VectorRef::stored_name),
+        };
+        if several {
             gaps.add(SEVERAL_VECTORS);
         }
         if let Some(joined) = &self.joined {
@@ -243,6 +268,11 @@ impl Carries {
         }
         gaps
     }
+}
+
+/// Whether two of the vectors have one name.
+pub(crate) fn meet<'a>(vectors: &[VectorRef<'a>], name: impl Fn(&VectorRef<'a>) -> &'a str) -> bool {
+    vectors.iter().enumerate().any(|(i, v)| vectors[..i].iter().any(|before| name(before) == name(v)))
 }
 
 /// Whether there are unmapped fields beside our notes.
@@ -267,6 +297,7 @@ mod tests {
         assert_eq!(["versions", "tags", "extra-fields", "vectors"], [VERSIONS, TAGS, EXTRA, VECTORS].map(name));
         assert_eq!("multi-vectors", name(VECTORS + VectorKind::Multi as usize));
         assert_eq!(["several-vectors", "vector-models", "ids"], [SEVERAL_VECTORS, VECTOR_MODELS, IDS].map(name));
+        assert_eq!(["vector-names", "vector-normalized"], [VECTOR_NAMES, VECTOR_NORMALIZED].map(name));
         assert_eq!(vec!["versions"], GapSet::of(["versions"]).unwrap().names().collect::<Vec<_>>());
     }
 }

@@ -28,15 +28,9 @@ fn movable(vector: &VectorRef<'_>) -> bool {
         && (vector.kind == VectorKind::Sparse || vector.dim <= MAX_DIM)
 }
 
-/// Names as a vector store takes them, where an empty one becomes a word.
-fn stored_name(name: &str) -> &str {
-    if name.is_empty() { "default" } else { name }
-}
-
 /// The vectors that go to the other half, and those that stay: what it cannot hold, and names given twice.
 fn divide<'a>(vectors: &Vectors<'a>) -> (Vectors<'a>, Vectors<'a>) {
-    let only =
-        |v: &VectorRef<'_>| vectors.iter().filter(|other| stored_name(other.name) == stored_name(v.name)).count() == 1;
+    let only = |v: &VectorRef<'_>| vectors.iter().filter(|other| other.stored_name() == v.stored_name()).count() == 1;
     vectors.iter().copied().partition(|v| movable(v) && only(v))
 }
 

@@ -14,7 +14,7 @@ use arrow_buffer::Buffer;
 use arrow_schema::DataType;
 
 use crate::error::{Error, Result};
-use crate::record::{VectorKind, cast};
+use crate::record::{RecordBuilder, RecordView, VectorKind, cast};
 
 /// Qdrant leaves a squared length alone within 1e-6 of one; the margin is for sums that are one rounding off.
 const TOLERANCE: f32 = 8.0e-7;
@@ -61,6 +61,28 @@ pub fn not_finite(records: &RecordBatch, names: &[String]) -> Result<Vec<usize>>
         column.wanted(*row, names).any(|(range, _)| floats(&data[range]).any(|number| !number.is_finite()))
     };
     Ok((0..records.num_rows()).filter(bad).collect())
+}
+
+/// The batch without the vectors that a store cannot keep: of those of the names in `finite` each dense or multi one
+/// with a NaN or an infinity, and each whose name one before it has, if `unnamed` says how it calls one without a name.
+pub fn give_up(records: &RecordBatch, finite: &[String], unnamed: Option<&str>) -> Result<RecordBatch> {
+    let view = RecordView::new(records)?;
+    let mut out = RecordBuilder::sharing(RecordView::vectors_of(records)?)?;
+    for row in 0..view.len() {
+        let mut r = view.get(row);
+        let mut names = Vec::new();
+        r.vectors.retain(|v| {
+            let odd = v.kind != VectorKind::Sparse
+                && finite.iter().any(|name| name == v.name)
+                && floats(v.data).any(|number| !number.is_finite());
+            let name = unnamed.map(|word| if v.name.is_empty() { word } else { v.name });
+            let kept = !odd && name.is_none_or(|name| !names.contains(&name));
+            names.extend(name.filter(|_| kept));
+            kept
+        });
+        out.push(&r)?;
+    }
+    out.finish()
 }
 
 fn floats(bytes: &[u8]) -> impl Iterator<Item = f32> + '_ {
@@ -222,7 +244,7 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
     use crate::raw::{RawBuilder, RawView};
-    use crate::record::VectorRef;
+    use crate::record::{Kind, RecordRef, VectorRef};
     use proptest::prelude::*;
 
     fn le(floats: &[f32]) -> Vec<u8> {
@@ -305,6 +327,33 @@ mod tests {
         builder.push("2", b"{}", &[vector("a", VectorKind::Dense, 2, &bad)]);
         builder.push("3", b"{}", &[vector("b", VectorKind::Dense, 2, &bad)]);
         assert_eq!(vec![1], not_finite(&builder.finish().unwrap(), &["a".to_owned()]).unwrap());
+    }
+
+    #[test]
+    fn what_a_store_cannot_keep_is_given_up() {
+        let (good, odd) = (le(&[1.0, 2.0]), le(&[1.0, f32::INFINITY]));
+        let mut r = RecordRef::new(Kind::Memory, "1");
+        r.extra = r#"{"a":1}"#;
+        for (name, data) in [("", &odd), ("a", &odd), ("default", &good), ("default", &odd)] {
+            r.vectors.push(vector(name, VectorKind::Dense, 2, data));
+        }
+        let mut builder = RecordBuilder::default();
+        builder.push(&r).unwrap();
+        let records = builder.finish().unwrap();
+        let left = |finite: &[&str], unnamed| {
+            let finite: Vec<String> = finite.iter().map(|name| (*name).to_owned()).collect();
+            let batch = give_up(&records, &finite, unnamed).unwrap();
+            let view = RecordView::new(&batch).unwrap();
+            assert_eq!(r.extra, view.get(0).extra);
+            view.get(0).vectors.iter().map(|v| (v.name.to_owned(), v.data == odd)).collect::<Vec<_>>()
+        };
+        let said =
+            |names: &[(&str, bool)]| names.iter().map(|(name, odd)| ((*name).to_owned(), *odd)).collect::<Vec<_>>();
+        assert_eq!(said(&[("", true), ("a", true), ("default", false), ("default", true)]), left(&[], None));
+        assert_eq!(said(&[("", true), ("default", false)]), left(&["a", "default"], None));
+        assert_eq!(said(&[("", true), ("a", true), ("default", false)]), left(&[], Some("")));
+        assert_eq!(said(&[("", true), ("a", true)]), left(&[], Some("default")));
+        assert_eq!(said(&[("a", true), ("default", false)]), left(&[""], Some("default")));
     }
 
     proptest! {

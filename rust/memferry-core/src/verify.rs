@@ -183,7 +183,7 @@ impl Drill {
     }
 
     /// Adds records as the target is expected to hold them.
-    pub fn expect(&mut self, records: &RecordBatch) -> Result<()> {
+    pub fn add_expected(&mut self, records: &RecordBatch) -> Result<()> {
         let selected = self.select(records, None)?;
         self.expected.extend(selected);
         Ok(())

@@ -34,7 +34,10 @@ mod _native {
     #[pymodule_export]
     use crate::mapper::{Mapper, gap_names, store_keys};
     #[pymodule_export]
-    use crate::qdrant::{QdrantStore, QdrantTicket, normalize_vectors, qdrant_given_back, vectors_not_finite};
+    use crate::qdrant::{
+        QdrantStore, QdrantTicket, give_up_vectors, normalize_vectors, qdrant_given_back, qdrant_to_come_back,
+        vectors_not_finite,
+    };
     #[pymodule_export]
     use crate::transform::{DedupKeys, Sample, Transform, check_mapping, check_where};
     #[pymodule_export]

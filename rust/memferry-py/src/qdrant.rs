@@ -191,9 +191,23 @@ pub fn vectors_not_finite(py: Python<'_>, records: &Batch, names: Vec<String>) -
     Ok(py.detach(|| vectors::not_finite(&records.inner, &names))?)
 }
 
+/// The batch without vectors that a store cannot keep: those of the names in `finite` with a NaN or an infinity, and
+/// those whose name one before has, if `unnamed` says what one without a name is called.
+#[pyfunction]
+#[pyo3(signature = (records, *, finite=vec![], unnamed=None))]
+pub fn give_up_vectors(py: Python<'_>, records: &Batch, finite: Vec<String>, unnamed: Option<&str>) -> PyRes<Batch> {
+    Ok(py.detach(|| vectors::give_up(&records.inner, &finite, unnamed))?.into())
+}
+
 /// A raw batch with doubles as Qdrant gives them back, and the rows in which one changes by it.
 #[pyfunction]
 pub fn qdrant_given_back(py: Python<'_>, raw: &Batch) -> PyRes<(Batch, Vec<usize>)> {
     let (kept, changed) = py.detach(|| memferry_core::qdrant::given_back(&raw.inner))?;
     Ok((kept.into(), changed))
+}
+
+/// A raw batch that was read from Qdrant, with the doubles that have to be written so that it comes back as it is.
+#[pyfunction]
+pub fn qdrant_to_come_back(py: Python<'_>, raw: &Batch) -> PyRes<Batch> {
+    Ok(py.detach(|| memferry_core::qdrant::to_come_back(&raw.inner))?.into())
 }

@@ -94,7 +94,7 @@ impl Drill {
 
     /// Adds records as the target is expected to hold them.
     fn expect(&self, py: Python<'_>, records: &Batch) -> PyRes<()> {
-        py.detach(|| Ok(self.inner.lock().map_err(poisoned)?.expect(&records.inner)?))
+        py.detach(|| Ok(self.inner.lock().map_err(poisoned)?.add_expected(&records.inner)?))
     }
 
     /// Adds records the target holds.

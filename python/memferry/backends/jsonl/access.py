@@ -41,7 +41,7 @@ class JsonlAccess:
             status = self._path.stat()
             stamp = (status.st_size, status.st_mtime_ns)
             if self._index is None or self._index[0] != stamp:
-                self._index = (stamp, JsonlIndex(self._path, self._mapper))
+                self._index = (stamp, JsonlIndex(self._path.resolve(), self._mapper))
             return self._index[1].fetch(self._mapper, records.identities())
 
     def put(self, records: Batch, *, replace: bool) -> None:  # noqa: ARG002

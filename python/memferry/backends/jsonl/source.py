@@ -22,12 +22,13 @@ class JsonlSource:
     def __init__(
         self, path: Path, profile: str = "native", identity: str | None = None, mapper: Mapper | None = None
     ) -> None:
-        self._path = path
+        # How it is packed says the name of the file, not that of a link to it: a target is written so.
+        self._path = path.resolve()
         self._mapper = mapper or load_mapper(profile, "document")
-        self._seekable = JsonlReader(path).seekable
+        self._seekable = JsonlReader(self._path).seekable
         self.profile = profile
         self.native = profile == "native"
-        self.identity = identity or f"jsonl:{path.resolve()}"
+        self.identity = identity or f"jsonl:{self._path}"
 
     def streams(self) -> list[Stream]:
         """The one stream; how many lines it has is known after reading them."""

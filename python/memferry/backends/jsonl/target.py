@@ -9,6 +9,7 @@ from __future__ import annotations
 import filecmp
 import json
 import os
+import secrets
 import shutil
 import threading
 from collections.abc import Iterator
@@ -21,7 +22,8 @@ from memferry.backends.api import Source
 from memferry.backends.documents import StoreDocuments
 from memferry.backends.jsonl.source import JsonlSource
 from memferry.backends.state import State
-from memferry.errors import RefusedError
+from memferry.errors import RefusedError, StoreError
+from memferry.failpoints import failpoint
 from memferry.model import Quarantined, Range, VectorSpec
 from memferry.profiles import load_mapper
 
@@ -31,6 +33,10 @@ COMPARED: Final = "compared"
 """Document with the stamp of the file that a run compares with."""
 MIXED: Final = "mixed"
 """Document of a migration between whose runs others changed the file."""
+PREVIOUS: Final = "previous"
+"""Document of what was there before the first run: `kept` or `none`, and `back` once a rollback is done."""
+NAMED: Final = "previous/named"
+"""Document with what tells the files of a ledger beside the target from those of another; forgotten with `PREVIOUS`."""
 
 
 def ledger_folder(path: Path) -> Path:
@@ -78,15 +84,17 @@ class JsonlTarget:
         scratch: Path | None = None,
     ) -> None:
         self._mapper = load_mapper(profile, "document", gathering=True)
-        self._path = path
-        # What is put into place takes the place of the file, not of a link to it.
-        self._place = path.resolve()
+        # The file, not a link to it: it is the file that is replaced, and what names of it end with may differ.
+        self._path = path.resolve()
         self._accepted = list(accepted)
         self._folder = scratch or ledger_folder(path)
-        if not path.parent.is_dir():
-            raise RefusedError("store-missing", f"no folder: {path.parent}")
-        # The file may be for its owner only, and parts of it lie here.
-        self._folder.mkdir(mode=0o700, exist_ok=True)
+        try:
+            if not self._path.parent.is_dir():
+                raise RefusedError("store-missing", f"no folder: {self._path.parent}")
+            # The file may be for its owner only, and parts of it lie here.
+            self._folder.mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise StoreError("io", f"the folder beside the file cannot be made: {error}") from error
         self._parts: dict[int, JsonlPart] = {}
         self._index: JsonlIndex | None = None
         self._migration = ""
@@ -94,6 +102,7 @@ class JsonlTarget:
         self.native = profile == "native"
         self.identity = identity or identity_of(path)
         self._ledger, self._lock, self.documents = self._keeper(scratch)
+        self._in_transaction = False
 
     def _keeper(self, scratch: Path | None) -> tuple[EmbeddedStore | State, threading.RLock, StoreDocuments]:  # noqa: ARG002
         """The store of the ledger, its lock, and its documents."""
@@ -106,52 +115,76 @@ class JsonlTarget:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """The ledger's transaction; parts are synced before it is written."""
+        """The ledger's transaction, or the one that is at work; parts are synced before it is written.
+
+        All migrations into a file have one ledger: while one of them looks at the file and replaces it, no other does.
+        """
         with self._lock:
+            if self._in_transaction:
+                yield
+                return
             self._ledger.begin()
+            self._in_transaction = True
             try:
                 yield
                 self._ledger.commit()
             finally:
+                self._in_transaction = False
                 self._ledger.abort()
 
     def prepare(self, migration: str, vectors: tuple[VectorSpec, ...]) -> None:  # noqa: ARG002
         """Keeps the file as it was before the first run, for `rollback`, and looks into the one that is there."""
         self._migration = migration
-        self._keep_previous(migration)
+        if self.documents.get(migration, NAMED) is None or self._forgotten(migration):
+            self.documents.put(migration, NAMED, secrets.token_hex(4))
+        now = str(_stamp(self._path))
+        self._keep_previous(migration, now)
         if self.documents.get(migration, COMPARED) is None or self._changed_by_others(migration):
             # What was compared with another file is compared again.
             with self.transaction():
                 for prefix in ("range/", "quarantine/", "conflict/", "rest"):
                     self.documents.delete(migration, prefix)
-                self.documents.put(migration, COMPARED, str(_stamp(self._path)))
+                self.documents.put(migration, COMPARED, now)
         if self._path.exists():
             self._index = JsonlIndex(self._path, self._mapper)
 
-    def _keep_previous(self, migration: str) -> None:
+    def _keep_previous(self, migration: str, now: str) -> None:
         """Keeps the file as it was before anything was put into place; notes what others put between our own lines.
 
         What a rollback would put back is from before their lines, and would take them away.
         """
-        base, now = self.documents.get(migration, COMPARED), str(_stamp(self._path))
+        base = self.documents.get(migration, COMPARED)
         if self._noted(migration):
             if base != now and not self.is_as_left(migration):
                 self.documents.put(migration, MIXED, "yes")
-        elif base != now or self.documents.get(migration, "previous") is None:
+        elif base != now or self.documents.get(migration, PREVIOUS) is None:
             existed = self._path.exists()
             if existed:
-                copy = self._beside(f"previous-{migration}.new")
+                copy = self._beside(f"previous-{self._named(migration)}.new")
                 shutil.copy2(self._path, copy)
+                if str(_stamp(self._path)) != now:
+                    raise self._changed()  # The copy may lack lines of others that the comparison would see.
                 _sync(copy)
                 copy.replace(self._previous(migration))
                 _sync(self._folder)
-            self.documents.put(migration, "previous", "kept" if existed else "none")
+            self.documents.put(migration, PREVIOUS, "kept" if existed else "none")
+
+    def _named(self, migration: str) -> str:
+        """What its files here are called, and none of a ledger that was lost: their originals are not ours to drop."""
+        return f"{migration}-{self.documents.get(migration, NAMED)}"
+
+    def _forgotten(self, migration: str) -> bool:
+        """Whether the ledger has lost what it knew: a run came further than it says."""
+        return self.documents.get(migration, PREVIOUS) is None and bool(self._noted(migration))
 
     def _previous(self, migration: str) -> Path:
-        return self._beside(f"previous-{migration}")
+        return self._beside(f"previous-{self._named(migration)}")
+
+    def _undone(self, migration: str) -> Path:
+        return self._beside(f"undone-{self._named(migration)}")
 
     def _part(self, number: int) -> Path:
-        return self._beside(f"part-{self._migration}-{number:06d}")
+        return self._beside(f"part-{self._named(self._migration)}-{number:06d}")
 
     def _beside(self, name: str) -> Path:
         # The ending says how the parts are packed.
@@ -191,11 +224,14 @@ class JsonlTarget:
         read = _stamp(self._path)
         index = JsonlIndex(self._path, self._mapper)
         index.replace(identities)
-        whole = self._beside(f"whole-{self._migration}")
+        whole = self._beside(f"whole-{self._named(self._migration)}")
         self._write_rest(index, whole)
-        if _stamp(self._path) != read:
-            raise self._changed()
-        self._put_into_place(whole, self._migration)
+        with self.transaction():
+            # Lines that others wrote since our own were put into place have to be noted first, by the next `prepare`.
+            known = self.is_as_left(self._migration) or self.documents.get(self._migration, MIXED) is not None
+            if _stamp(self._path) != read or not known:
+                raise self._changed()
+            self._put_into_place(whole, self._migration)
         return len(identities)
 
     def restore(self, records: Batch) -> None:
@@ -207,7 +243,7 @@ class JsonlTarget:
         parts = [self._part(part.number) for part in ranges]
         if self.documents.get(migration, "joined") is not None:
             return
-        rest = self._beside(f"rest-{migration}")
+        rest = self._beside(f"rest-{self._named(migration)}")
         if self.documents.get(migration, "rest") is None:
             if self._index is not None:
                 for part in parts:
@@ -216,13 +252,13 @@ class JsonlTarget:
             else:
                 JsonlPart(rest, self._path).finish()
             self.documents.put(migration, "rest", "written")
-        whole = self._beside(f"whole-{migration}")
+        whole = self._beside(f"whole-{self._named(migration)}")
         jsonl_concatenate([*parts, rest], whole)
-        # The last that is done before the rename: joining a large file takes its time.
-        if self._changed_by_others(migration):
-            raise self._changed()
-        self._put_into_place(whole, migration)
         with self.transaction():
+            # The last that is done before the rename: joining a large file takes its time.
+            if self._changed_by_others(migration):
+                raise self._changed()
+            self._put_into_place(whole, migration)
             self.documents.put(migration, "joined", "yes")
             self.documents.delete(migration, "rest")
         for path in [*parts, rest]:
@@ -246,8 +282,8 @@ class JsonlTarget:
         _sync(fresh)
         fresh.replace(stamps)
         _sync(self._folder)
-        whole.replace(self._place)
-        _sync(self._place.parent)
+        whole.replace(self._path)
+        _sync(self._path.parent)
 
     def _changed_by_others(self, migration: str) -> bool:
         """Whether the file is another one than the run has compared its records with."""
@@ -258,7 +294,7 @@ class JsonlTarget:
 
     def _stamps(self, migration: str) -> Path:
         # Not in the ledger: it is written while a transaction of the ledger may still be taken back.
-        return self._folder / f"stamps-{migration}.json"
+        return self._folder / f"stamps-{self._named(migration)}.json"
 
     def _noted(self, migration: str) -> list[str | None]:
         stamps = self._stamps(migration)
@@ -270,24 +306,63 @@ class JsonlTarget:
 
     def untouched(self, migration: str) -> bool:
         """Whether the file is as it was before the first run, never changed or put back."""
-        if self.documents.get(migration, "previous") == "kept":
+        kept = self.documents.get(migration, PREVIOUS)
+        if kept == "kept":
             previous = self._previous(migration)
             return previous.exists() and self._path.exists() and filecmp.cmp(previous, self._path, shallow=False)
+        if kept is None:  # No run came as far as looking at the file.
+            return not self._forgotten(migration)
         return not self._path.exists()
 
-    def mixed(self, migration: str) -> Path | None:
-        """Where the file lies as it was before the first run, if others changed it between runs of this migration."""
-        return self._previous(migration) if self.documents.get(migration, MIXED) is not None else None
+    def check_as_left(self, migration: str) -> None:
+        """Refuses a rollback that would take away what others wrote, or that has nothing to put back.
+
+        Raises:
+            RefusedError: `existing`.
+        """
+        previous, kept = self._previous(migration), self.documents.get(migration, PREVIOUS)
+        was = "there was no file before" if kept == "none" else f"{previous} is the file as it was before"
+        if not self.is_as_left(migration):
+            raise RefusedError(
+                "existing",
+                "the file has been changed since this migration wrote it",
+                hint=f"put the changes elsewhere first; {was}",
+            )
+        if kept != "none" and not (kept == "kept" and previous.exists()):
+            raise RefusedError("existing", f"the file as it was before is gone: {previous}; nothing was put back")
+        if self.documents.get(migration, MIXED) is not None:
+            raise RefusedError(
+                "existing",
+                "others changed the file between two runs of this migration; putting it back would take their lines "
+                "away",
+                hint=f"{was}: save their lines, put it back by hand, and call this again",
+            )
+
+    def put_back(self, migration: str) -> bool:
+        """Whether a rollback that has begun came as far as putting the file back, whatever became of it since."""
+        kept = self.documents.get(migration, PREVIOUS)
+        moved = self._undone(migration).exists() if kept == "none" else not self._previous(migration).exists()
+        return kept == "back" or (moved and not self.is_as_left(migration))
 
     def restore_previous(self, migration: str) -> bool:
-        """Puts the file back as it was before the first run; whether there was one."""
-        previous = self._previous(migration)
-        if self.documents.get(migration, "previous") == "kept":
-            if previous.exists():  # A rollback that was killed has put it back already.
-                os.replace(previous, self._place)  # noqa: PTH105 - says that it replaces
-            return True
-        self._place.unlink(missing_ok=True)
-        return False
+        """Puts the file back as it was before the first run; whether there was one.
+
+        Raises:
+            RefusedError: `existing`, where somebody has changed the file meanwhile.
+        """
+        with self.transaction():
+            self.check_as_left(migration)
+            had_one = self.documents.get(migration, PREVIOUS) == "kept"
+            # Moves, so that after a kill it can be told whether it was done; the file may be another by then.
+            if had_one:
+                self._previous(migration).replace(self._path)
+            else:
+                self._path.replace(self._undone(migration))
+            failpoint("put-back")
+            _sync(self._path.parent)
+            _sync(self._folder)
+            self.documents.put(migration, PREVIOUS, "back")
+        return had_one
 
     def _replace(self, index: JsonlIndex, part: Path) -> None:
         lines = JsonlReader(part)
@@ -306,15 +381,9 @@ class JsonlTarget:
         part.finish()
 
     def drop_created(self, migration: str) -> None:
-        """Drops the parts of an unfinished run and the copy of the previous file."""
-        for pattern in (
-            f"part-{migration}-*",
-            f"rest-{migration}*",
-            f"whole-{migration}*",
-            f"previous-{migration}*",
-            f"stamps-{migration}*",
-        ):
-            for path in self._folder.glob(pattern):
+        """Drops the parts of an unfinished run, the copy of the previous file and what a rollback took away."""
+        for what in ("part", "rest", "whole", "previous", "stamps", "undone"):
+            for path in self._folder.glob(f"{what}-{self._named(migration)}*"):
                 path.unlink(missing_ok=True)
 
     def close(self) -> None:

@@ -6,16 +6,7 @@ from typing import Any, Final
 
 from memferry._native import Batch
 from memferry.backends.access import Capabilities, Scopes
-from memferry.backends.neo4j.layout import (
-    FORMAT,
-    LABELS,
-    LINK,
-    MAX_DIMENSIONS,
-    STORE,
-    quoted,
-    store_key,
-    vector_property,
-)
+from memferry.backends.neo4j.layout import LABELS, LINK, MAX_DIMENSIONS, quoted, store_key, vector_property
 from memferry.backends.neo4j.source import Neo4jSource, check_format
 from memferry.backends.neo4j.target import Neo4jTarget
 from memferry.errors import RefusedError
@@ -42,6 +33,7 @@ class Neo4jAccess(Neo4jTarget):
     def __init__(self, url: StoreUrl, *, read_only: bool = False) -> None:
         super().__init__(url)
         self._read_only = read_only
+        self._claimed = False
         self._ready: set[str] = set()
 
     def capabilities(self) -> Capabilities:
@@ -55,13 +47,14 @@ class Neo4jAccess(Neo4jTarget):
 
     def _is_empty(self) -> bool:
         """Whether none of our records was ever here."""
-        return not check_format(self._connection)
+        return not check_format(self._connection) and not self._schema.in_use()
 
     def put(self, records: Batch, *, replace: bool) -> None:
         """See `memferry.backends.access.Access`; one transaction."""
-        if not self._ready:
+        if not self._claimed:
+            self._schema.claim(application=True)
             self._ready |= self._schema.make_for_application({})
-            self._run(f"MERGE (s:{STORE} {{id: 'store'}}) SET s.format = $format", format=FORMAT)
+            self._claimed = True
         with self.transaction():
             if not replace and (there := self.fetch(records).identities()):
                 kind, identity = there[0]

@@ -6,7 +6,7 @@ import logging
 import socket
 import ssl
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from memferry.backends.neo4j.values import UnknownValueError
@@ -139,16 +139,16 @@ class Connection:
         )
         self._bookmarks = GraphDatabase.bookmark_manager()
         self._database: str | None = url.name or None
-        try:
-            self._check_version()
-            [(database, name)] = self.read("CALL db.info() YIELD id, name RETURN id, name")
-        except BaseException as error:
-            self._driver.close()
-            if isinstance(error, TransientError):
+        with ExitStack() as unless_reached:
+            unless_reached.callback(self._driver.close)
+            try:
+                self._check_version()
+                [(database, name)] = self.read("CALL db.info() YIELD id, name RETURN id, name")
+            except TransientError as error:
                 if url.tls:
                     _check_certificate(url)
                 raise TransientError(error.code, f"{host}:{url.port}: {error}") from error
-            raise
+            unless_reached.pop_all()
         self._database = name
         self.identity = url.identity or f"neo4j:{name}:{database.lower()}"
 

@@ -19,7 +19,7 @@ from importlib.resources import files
 from typing import Any, Final
 
 from memferry import profiles
-from memferry.backends.neo4j.values import canonical, double, escaped
+from memferry.backends.neo4j.values import UnheldError, canonical, double, escaped, native, unescaped
 
 __all__ = [
     "FORMAT",
@@ -54,8 +54,10 @@ INDEXED: Final = frozenset({"name", "type", "scope_user", "owner_id"})
 
 _MAX_INDEXED_BYTES: Final = 4000
 _MAX_KEY_BYTES: Final = 2000
+_MAX_NAME: Final = 1000
 _INT64: Final = 1 << 63
-_DENSE: Final = 0
+_UINT32: Final = 1 << 32
+_DENSE, _SPARSE, _MULTI = 0, 1, 2
 
 Vector = tuple[str, str | None, int, bool | None, int, bytes | None, bytes]
 Properties = dict[str, Any]
@@ -71,6 +73,9 @@ FIELDS: Final = _fields()
 """Properties by the path of their field in a body."""
 
 _PATHS: Final = {name: path for path, name in FIELDS.items()}
+_OURS: Final = frozenset({*_PATHS, "id", "full_id", "other", "vectors", "_memferry"})
+_UNREADABLE: Final = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
+"""What a text that someone wrote over one of ours may raise."""
 
 
 def quoted(name: str) -> str:
@@ -114,7 +119,7 @@ def _fits(name: str, value: Any) -> bool:
     if kind is int:
         return bool(-_INT64 <= value < _INT64)
     if kind is list:
-        return all(type(item) is str for item in value)
+        return name not in INDEXED and all(type(item) is str for item in value)
     return kind is bool or kind is float
 
 
@@ -128,6 +133,7 @@ def to_properties(
     vectors: list[Vector],
     *,
     lists: bool,
+    spread: bool = False,
 ) -> tuple[Properties, list[tuple[str, list[float]]]]:
     """A raw row as properties, and the vectors that become lists of numbers.
 
@@ -136,30 +142,52 @@ def to_properties(
         body: What the mapper made of it.
         vectors: Its vectors.
         lists: Whether the row becomes a node; relationships cannot be found by vector and keep them as text.
+        spread: Whether fields that nobody mapped become properties, as they are where others add them.
     """
     filed = store_key(key)
     properties: Properties = {"id": filed}
     if filed != key:
         properties["full_id"] = key
+    numbers: list[tuple[str, list[float]]] = []
+    if vectors:
+        properties["vectors"] = _text([_vector_out(vector, numbers, lists=lists) for vector in vectors])
     other: Properties = {}
     for path, held in json.loads(body).items():
         name = FIELDS.get(path)
-        if name is not None:
-            value = double(held)
-            if _fits(name, value):
-                properties[name] = value
-            else:
-                other[path] = held
+        if name is not None and _fits(name, value := double(held)):
+            properties[name] = value
         elif path == "$memferry":
             properties["_memferry"] = f"{held['migration']} {held['digest']}"
         elif path != "$kind":
             other[path] = held
+    if spread:
+        _spread(other, properties, {name for name, _ in numbers})
     if other:
         properties["other"] = _text(other)
-    numbers: list[tuple[str, list[float]]] = []
-    if vectors:
-        properties["vectors"] = _text([_vector_out(vector, numbers, lists=lists) for vector in vectors])
     return properties, numbers
+
+
+def _spread(other: Properties, properties: Properties, taken: set[str]) -> None:
+    """Moves out of `other` what a property holds exactly and is read from as the same field."""
+    for path in list(other):
+        name = FIELDS.get(path) or _added(path)
+        if name is None or name in taken:
+            continue
+        try:
+            value = native(other[path])
+        except UnheldError:
+            continue
+        # A long one may be one that no index took.
+        if name not in INDEXED or type(value) not in {str, bytes, list}:
+            properties[name] = value
+            del other[path]
+
+
+def _added(path: str) -> str | None:
+    """The property behind a field that nobody mapped, None where that is no name or one of ours."""
+    name = unescaped(path)
+    plain = 0 < len(name) <= _MAX_NAME and "\0" not in name
+    return name if plain and escaped(name) == path and name not in _OURS else None
 
 
 def _vector_out(vector: Vector, numbers: list[tuple[str, list[float]]], *, lists: bool) -> dict[str, Any]:
@@ -196,7 +224,7 @@ def from_properties(kind: str, properties: Properties, **ends: str | None) -> tu
 
     Args:
         kind: Kind of the record.
-        properties: All properties of the node or relationship; changed here.
+        properties: All properties of the node or relationship; changed here. `vectors` stays where it says none.
         ends: `from_id` and `to_id` of a relationship.
 
     Raises:
@@ -207,11 +235,11 @@ def from_properties(kind: str, properties: Properties, **ends: str | None) -> tu
     vectors: list[Vector] = []
     # What someone wrote over them is kept as any other property.
     if "other" in properties:
-        with contextlib.suppress(ValueError, TypeError):
-            body.update(json.loads(properties["other"]))
+        with contextlib.suppress(*_UNREADABLE):
+            body = {**_object(properties["other"]), **body}
             del properties["other"]
     if "vectors" in properties:
-        with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
+        with contextlib.suppress(*_UNREADABLE):
             vectors = _vectors_in(properties["vectors"], properties)
             del properties["vectors"]
     for name, value in properties.items():
@@ -219,7 +247,7 @@ def from_properties(kind: str, properties: Properties, **ends: str | None) -> tu
         if path is not None:
             body[path] = canonical(value)
         elif name == "full_id":
-            body["$id"] = value
+            body["$id"] = canonical(value)
         elif name == "_memferry":
             migration, _, digest = str(value).rpartition(" ")
             body["$memferry"] = {"migration": migration, "digest": digest}
@@ -227,43 +255,67 @@ def from_properties(kind: str, properties: Properties, **ends: str | None) -> tu
             _keep(body, name, value)
     for name, end in ends.items():
         if end is not None:
-            body[_PATHS[name]] = end
+            body[_PATHS[name]] = canonical(end)
     return key, _text(body).encode(), vectors
+
+
+def _object(text: str) -> Properties:
+    """Members of an object's text."""
+    found: Properties = json.loads(text)
+    _check(type(found) is dict)
+    _text(found).encode()  # Without lone surrogates.
+    return found
 
 
 def _keep(body: Properties, name: str, value: Any) -> None:
     """Puts a property that is not ours among the data, beside whatever is there."""
     key = escaped(name)
-    while key in body:
+    # No native document has vectors that are none.
+    while key in body or key == "vectors":
         key += "'"
     body[key] = canonical(value)
 
 
-def _vectors_in(said: str, properties: Properties) -> list[Vector]:
+def _vectors_in(text: str, properties: Properties) -> list[Vector]:
+    """Vectors out of the property that tells of them; takes the lists of their numbers out of the others."""
+    said = json.loads(text)
+    _check(type(said) is list)
     vectors: list[Vector] = []
     taken: list[str] = []
-    for one in json.loads(said):
-        dim = one["dim"]
-        indices = one.get("indices")
+    for one in said:
+        dim, indices = one["dim"], one.get("indices")
         if "property" in one:
             values = properties.get(one["property"])
             if values is None:
                 continue  # Someone took it out; the record is another one now.
+            _check(type(values) is list and type(values[0] if values else 0.0) in {float, int})
+            _check(one["property"] not in taken)
             data, dim = _bytes(values), len(values)
             taken.append(one["property"])
         else:
             data = base64.b64decode(one["data"])
-        vectors.append(
-            (
-                one["name"],
-                one["model"],
-                dim,
-                one["normalized"],
-                one["kind"],
-                None if indices is None else base64.b64decode(indices),
-                data,
-            ),
-        )
+        indices = None if indices is None else base64.b64decode(indices)
+        vectors.append((one["name"], one["model"], dim, one["normalized"], one["kind"], indices, data))
+        _check_vector(*vectors[-1])
     for name in taken:
         del properties[name]
     return vectors
+
+
+def _check_vector(
+    name: Any, model: Any, dim: Any, normalized: Any, kind: Any, indices: bytes | None, data: bytes
+) -> None:
+    _check(type(name) is str and (model is None or type(model) is str))
+    f"{name}{model}".encode()  # Without lone surrogates.
+    _check(normalized is None or type(normalized) is bool)
+    _check(type(kind) is int and type(dim) is int and 0 <= dim < _UINT32)
+    if kind == _SPARSE:
+        _check(dim == 0 and indices is not None and len(indices) == len(data))
+    else:
+        fits = len(data) == 4 * dim if kind == _DENSE else kind == _MULTI and dim > 0 and len(data) % (4 * dim) == 0
+        _check(fits and indices is None)
+
+
+def _check(said: bool) -> None:  # noqa: FBT001
+    if not said:
+        raise ValueError

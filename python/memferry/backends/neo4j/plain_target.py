@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import threading
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,15 +22,25 @@ from memferry.backends.neo4j.connection import Connection
 from memferry.backends.neo4j.layout import LEDGER, STORE
 from memferry.backends.neo4j.plain import (
     NODES,
+    PROPERTIES,
     RELATIONSHIPS,
     RETURNED,
+    Row,
     plain_identity,
     plain_mapper,
     raw_row,
 )
 from memferry.backends.neo4j.source import TargetSource
 from memferry.backends.neo4j.transactions import Transactions
-from memferry.backends.neo4j.values import UnheldError, canonical, escaped, native, unescaped
+from memferry.backends.neo4j.values import (
+    PROPERTIES_AS_TEXT,
+    UnheldError,
+    UnknownValueError,
+    canonical,
+    escaped,
+    native,
+    unescaped,
+)
 from memferry.backends.state import MarkedSource, State
 from memferry.errors import RefusedError, StoreError, TransientError
 from memferry.failpoints import failpoint
@@ -110,6 +121,7 @@ class Neo4jPlainTarget:
         self._transactions = Transactions(self._connection)
         self._run = self._transactions.run
         self._numbers: dict[str, dict[str, int]] = {}
+        self._shared: set[str] = set()
         self._scanning = threading.Lock()
         self.identity = plain_identity(self._connection, url.key)
         self._state = State(self.identity, scratch)
@@ -230,33 +242,63 @@ class Neo4jPlainTarget:
             if kind not in self._numbers:
                 ours = f" AND NOT n:{LEDGER} AND NOT n:{STORE}" if kind == "entity" else ""
                 text = f"MATCH {_PATTERNS[kind]} WHERE n[$key] IS :: STRING NOT NULL{ours} RETURN n[$key], id(n)"
-                self._numbers[kind] = {row[0]: row[1] for row in self._connection.read(text, key=self._key)}
+                rows = self._connection.read(text, key=self._key)
+                self._numbers[kind] = {row[0]: row[1] for row in rows}
+                if kind == "entity":
+                    counts = Counter(row[0] for row in rows) if len(rows) > len(self._numbers[kind]) else {}
+                    self._shared = {identity for identity, count in counts.items() if count > 1}
             return self._numbers[kind]
 
     def fetch(self, records: Batch) -> Batch:
         """See `memferry.backends.api.Target`."""
+        return self._state.mark(self._held(records.identities()))
+
+    def _held(self, identities: list[tuple[str, str]]) -> Batch:
+        """What there is under these kinds and ids."""
         found = []
-        for kind, stream in _STREAMS.items():
+        for kind in _STREAMS:
             known = self._known(kind)
-            asked = [(i, known[i]) for k, i in records.identities() if k == kind and i in known]
+            asked = [(i, known[i]) for k, i in identities if k == kind and i in known]
             for some in _slices(asked):
-                rows = self._run(
-                    f"UNWIND $rows AS row MATCH {_PATTERNS[kind]} WHERE id(n) = row[1] AND n[$key] = row[0] "
-                    f"RETURN id(n), {RETURNED[stream]}",
-                    rows=[list(pair) for pair in some],
-                    key=self._key,
-                    writes=False,
-                )
-                found += [raw_row(stream, number, values, self._connection) for number, *values in rows]
+                found += self._read(kind, [list(pair) for pair in some])
         held, bad, _ = self._mapper.decode(Batch.from_rows(found))
         if bad:
             raise StoreError("store-corrupt", f"{len(bad)} records cannot be read back, first {bad[0][0]}: {bad[0][4]}")
-        return self._state.mark(held)
+        return held
+
+    def _lasting(self, identities: list[tuple[str, str]]) -> dict[tuple[str, str], str]:
+        """What there is under these ids and could not be put back once it is written over or deleted; why."""
+        rows, bad = self._rows(self._held(identities))
+        found = {(row.kind, row.id): why for row in rows if (why := self._lacking(row))}
+        return found | {(row.kind or "", row.id or ""): row.message for row in bad}
+
+    def _lacking(self, row: _Row) -> str | None:
+        """Why this cannot be put back as it was."""
+        if row.kind == "relation" and any(end is None or end in self._shared for end in row.ends):
+            return f"an end of it has no `{self._key}` of its own, so it would not be found again"
+        return f"it has what this driver cannot write: {', '.join(sorted(row.altered))}" if row.altered else None
+
+    def _read(self, kind: str, asked: list[list[Any]]) -> list[Row]:
+        """What there is under ids and numbers, as the mapper reads it."""
+        for properties in (PROPERTIES, PROPERTIES_AS_TEXT):
+            rows = self._run(
+                f"UNWIND $rows AS row MATCH {_PATTERNS[kind]} WHERE id(n) = row[1] AND n[$key] = row[0] "
+                f"RETURN {RETURNED[_STREAMS[kind]] % properties}",
+                rows=asked,
+                key=self._key,
+                writes=False,
+            )
+            with suppress(UnknownValueError):
+                return [raw_row(_STREAMS[kind], values) for values in rows]
+        raise StoreError("store-format", "a property has a type this driver cannot read")
 
     def write(self, part: Range, records: Batch, migration: str, *, fresh: bool) -> list[Quarantined]:  # noqa: ARG002
         """See `memferry.backends.api.Target`; committed when it returns."""
         records, quarantined = self.fit(records)
         rows, _ = self._rows(records)
+        lasting = {} if fresh else self._lasting(records.identities())
+        stays = {row.row: why for row in rows if (why := lasting.get((row.kind, row.id)))}
+        rows = [row for row in rows if row.row not in stays]
         images = self._decoded(rows)
         self._state.intend(images, migration)
         failpoint("intended")
@@ -269,6 +311,9 @@ class Neo4jPlainTarget:
             "missing-end",
             "the entity it comes from or the one it goes to is not in the target",
         )
+        for number, why in stays.items():
+            message = f"what is in its place could not be put back by a rollback: {why}; it is not written over"
+            missing += Mapper.quarantine(records.take([number]), "conflict", message)
         return [*quarantined, *(Quarantined(*row) for row in missing)]
 
     def _put(self, rows: list[_Row], *, fresh: bool) -> set[int]:
@@ -304,16 +349,17 @@ class Neo4jPlainTarget:
 
     def _put_relations(self, rows: list[_Row], *, fresh: bool) -> set[int]:
         nodes = self._known("entity")
-        if fresh:
-            self._transactions.joins()
-        else:
-            self._take("relation", [row.id for row in rows])
         sent = [
             [row.row, row.id, row.properties, row.names[0], start, nodes[start], end, nodes[end]]
             for row in rows
             for start, end in [row.ends]
             if start in nodes and end in nodes
         ]
+        if fresh:
+            self._transactions.joins()
+        else:
+            # Only what comes back: one whose new end is missing stays as it is.
+            self._take("relation", [str(row[1]) for row in sent])
         applied = self._run(
             "UNWIND $rows AS row MATCH (a) WHERE id(a) = row[5] AND a[$key] = row[4] "
             "MATCH (b) WHERE id(b) = row[7] AND b[$key] = row[6] "
@@ -321,6 +367,9 @@ class Neo4jPlainTarget:
             rows=sent,
             key=self._key,
         )
+        if len(applied) != len(sent):
+            gone = len(sent) - len(applied)
+            raise TransientError("unavailable", f"Neo4j: ends of {gone} relations went away meanwhile")
         self._learn("relation", applied)
         return {row.row for row in rows} - {row for row, _, _ in applied}
 
@@ -348,20 +397,45 @@ class Neo4jPlainTarget:
         return taken
 
     def delete(self, identities: list[tuple[str, str]]) -> int:
-        """Deletes relations first. An entity that has relationships of others stays."""
+        """Deletes relations first; how many records are gone.
+
+        An entity that has relationships of others stays, and so does what could not be put back.
+        """
         with self._transaction():
-            deleted = sum(self._take(kind, [i for k, i in identities if k == kind]) for kind in ("relation", "entity"))
-        self._state.forget(identities)
+            lasting = self._lasting(identities)
+            asked = [one for one in identities if one not in lasting]
+            deleted = sum(self._take(kind, [i for k, i in asked if k == kind]) for kind in ("relation", "entity"))
+        # What stays is still ours: a later run deletes it, or a rollback does.
+        self._state.forget([(kind, identity) for kind, identity in identities if identity not in self._known(kind)])
         return deleted
 
     def restore(self, records: Batch) -> None:
-        """Writes records back as they were."""
+        """Writes records back as they were; those that `write` left as they are stay.
+
+        Raises:
+            StoreError: `refused`, one cannot be put back as it was.
+        """
         rows, bad = self._rows(records)
+        lacking = {row.row: why for row in rows if (why := self._lacking(row))}
+        self._check_untouched(records.take(sorted(lacking)), list(lacking.values()))
+        rows = [row for row in rows if row.row not in lacking]
         self._state.release(self._decoded(rows))
-        with self._transaction():
-            lost = self._put(rows, fresh=False)
-            if bad or lost:
-                raise StoreError("refused", f"{len(bad) + len(lost)} records could not be put back: an end is missing")
+        # One after the other: numbers of nodes are known once they are committed.
+        for kind in _STREAMS:
+            with self._transaction():
+                lost = self._put([row for row in rows if row.kind == kind], fresh=False)
+                if bad or lost:
+                    message = f"{len(bad) + len(lost)} records could not be put back: an end is missing"
+                    raise StoreError("refused", message)
+
+    def _check_untouched(self, records: Batch, why: list[str]) -> None:
+        """Refuses unless these stand in the graph as they are here."""
+        held = self._held(records.identities())
+        there = dict(zip(held.identities(), held.digests(), strict=True))
+        for row, one in enumerate(zip(records.identities(), records.digests(), strict=True)):
+            (kind, identity), digest = one
+            if there.get((kind, identity)) != digest:
+                raise StoreError("refused", f"{kind} {identity!r} cannot be put back as it was: {why[row]}")
 
     def finish(self, migration: str, ranges: list[Range]) -> None:
         """Nothing to do: constraints and indexes are the owner's."""

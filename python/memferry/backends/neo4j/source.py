@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any, Final
 
 from memferry._native import Batch, Mapper
@@ -19,6 +20,8 @@ from memferry.urls import StoreUrl
 __all__ = ["Neo4jReader", "Neo4jSource", "check_format", "pattern"]
 
 PROFILES: Final = ("native", "plain")
+RawRow = tuple[str, bytes, list[Any]]
+
 _FETCH: Final = 500
 """Rows the driver asks for at a time: a page that is full in bytes leaves at most these unread."""
 
@@ -87,17 +90,17 @@ class Neo4jSource:
         self._connection = connection or Connection(url)
         self.identity = plain_identity(self._connection, self._key)
         if self._owned:
-            try:
+            with ExitStack() as unless_ours:
+                unless_ours.callback(self.close)
                 self._check(url)
-            except BaseException:
-                self.close()
-                raise
+                unless_ours.pop_all()
 
     def _check(self, url: StoreUrl) -> None:
         found = check_format(self._connection)
         if not self.native:
             return
-        if not found:
+        used = {(LABELS | {"relation": RELATION})[stream.name] for stream in self.streams() if stream.rows}
+        if not found and not used:
             raise RefusedError(
                 "store-missing",
                 f"there are no records of memferry in {url.text}",
@@ -106,7 +109,6 @@ class Neo4jSource:
         constrained = self._connection.read(
             "SHOW CONSTRAINTS YIELD labelsOrTypes, properties WHERE properties = ['id'] RETURN labelsOrTypes[0]",
         )
-        used = {(LABELS | {"relation": RELATION})[stream.name] for stream in self.streams() if stream.rows}
         missing = used - {name for (name,) in constrained}
         if missing:
             raise RefusedError(
@@ -166,7 +168,7 @@ class Neo4jSource:
     def reader(self) -> Reader:
         """A reader with sessions of its own."""
         if self.native:
-            return Neo4jReader(self._connection, self._mapper)
+            return Neo4jReader(self._connection, self._mapper, strict=self._owned)
         return PlainReader(self._connection, self._mapper, self._key, only_keyed=not self._owned)
 
     def witness(self) -> None:
@@ -187,40 +189,62 @@ class TargetSource(Neo4jSource):
 
 
 class Neo4jReader:
-    """Reads pages of one kind by id."""
+    """Reads pages of one kind by id.
 
-    def __init__(self, connection: Connection, mapper: Mapper) -> None:
+    Args:
+        connection: To the database.
+        mapper: Of the native profile.
+        strict: Whether a record whose `vectors` say none any more goes into quarantine. Where not, they are given as
+            a field that nobody mapped: for a target that is looked at, and for an application.
+    """
+
+    def __init__(self, connection: Connection, mapper: Mapper, *, strict: bool) -> None:
         self._connection = connection
         self._mapper = mapper
+        self._strict = strict
 
     def read(self, part: Range, cursor: str | None, limits: Limits) -> Page:
         """See `memferry.backends.api.Reader`. The cursor is the last id that was read."""
         start = cursor if cursor is not None else part.start or ""
         text = page_statement(part.stream, after=cursor is not None, until=part.end is not None)
-        rows, size, last, more = [], 0, start, False
+        rows: list[RawRow] = []
+        torn: list[RawRow] = []
+        size, last, more = 0, start, False
         with guard(), self._connection.session(read_only=True, fetch_size=_FETCH) as session:
             result = session.run(text, start=start, until=part.end, limit=limits.records)
             for record in result:
                 last = record[0]
-                row = raw_row(part.stream, record.values(), self._connection)
-                rows.append(row)
+                row, whole = raw_row(part.stream, record.values(), self._connection)
+                (rows if whole or not self._strict else torn).append(row)
                 size += len(row[1]) + sum(len(vector[6]) for vector in row[2])
                 if size >= limits.size_bytes:
                     more = True
                     break
             result.consume()
         records, bad, _ = self._mapper.decode(Batch.from_rows(rows))
-        following = last if more or len(rows) == limits.records else None
-        return Page(records, [Quarantined(*one) for one in bad], len(rows), 0, following)
+        if torn:
+            bad = [*bad, *self._torn(torn)]
+        read = len(rows) + len(torn)
+        following = last if more or read == limits.records else None
+        return Page(records, [Quarantined(*one) for one in bad], read, 0, following)
+
+    def _torn(self, rows: list[RawRow]) -> list[Any]:
+        """Records that are read but for their vectors, as rows of the quarantine."""
+        records, bad, _ = self._mapper.decode(Batch.from_rows(rows))
+        message = "the property `vectors`, or a list of numbers that it names, is not as memferry writes it"
+        return [*bad, *Mapper.quarantine(records, "bad-vector", message)]
 
 
-def raw_row(kind: str, values: Sequence[Any], connection: Connection) -> tuple[str, bytes, list[Any]]:
-    """A row of `pattern` as the mapper reads it."""
+def raw_row(kind: str, values: Sequence[Any], connection: Connection) -> tuple[RawRow, bool]:
+    """A row of `pattern` as the mapper reads it, and whether all that was said of vectors could be read."""
     key, properties, *ends = values
     named = dict(zip(("from_id", "to_id"), ends, strict=False))
+    properties = dict(properties)
     try:
-        return from_properties(kind, dict(properties), **named)
+        row = from_properties(kind, properties, **named)
     except UnknownValueError:
         text = f"MATCH {pattern(kind)[0]} {hint(kind)} WHERE n.id = $key RETURN {PROPERTIES_AS_TEXT}"
         [(found,)] = connection.read(text, key=key)
-        return from_properties(kind, tagged(found), **named)
+        properties = tagged(found)
+        row = from_properties(kind, properties, **named)
+    return row, "vectors" not in properties

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, Final, Literal
 
 from memferry._native import Batch, Mapper
 from memferry.backends.neo4j.connection import Connection
 from memferry.backends.neo4j.documents import Neo4jDocuments
-from memferry.backends.neo4j.layout import FORMAT, LABELS, LINK, RELATION, STORE, store_key, to_properties, type_label
+from memferry.backends.neo4j.layout import LABELS, LINK, RELATION, store_key, to_properties, type_label
 from memferry.backends.neo4j.schema import Schema
-from memferry.backends.neo4j.source import Neo4jSource, TargetSource, check_format, pattern, raw_row
+from memferry.backends.neo4j.source import Neo4jSource, RawRow, TargetSource, check_format, pattern, raw_row
 from memferry.backends.neo4j.transactions import Transactions
 from memferry.errors import RefusedError, StoreError
 from memferry.model import KINDS, Quarantined, Range, VectorSpec
@@ -60,11 +60,10 @@ class Neo4jTarget:
         self._schema = Schema(self._connection)
         self.documents = Neo4jDocuments(self._transactions, self._schema.make_ledger)
         self.identity = self._connection.identity
-        try:
+        with ExitStack() as unless_ours:
+            unless_ours.callback(self.close)
             check_format(self._connection)
-        except BaseException:
-            self.close()
-            raise
+            unless_ours.pop_all()
 
     def source(self) -> Neo4jSource | None:
         """The same store, to be read."""
@@ -84,9 +83,8 @@ class Neo4jTarget:
 
     def prepare(self, migration: str, vectors: tuple[VectorSpec, ...]) -> None:  # noqa: ARG002
         """Makes the constraints and waits for them."""
-        self._schema.make_ledger()
+        self._schema.claim()
         self._schema.make_constraints(migration, self.documents)
-        self._run(f"MERGE (s:{STORE} {{id: 'store'}}) SET s.format = $format", format=FORMAT)
 
     def begin_range(self, part: Range) -> None:
         """Nothing to do: pages go straight into the graph."""
@@ -104,14 +102,15 @@ class Neo4jTarget:
 
     def fetch(self, records: Batch) -> Batch:
         """See `memferry.backends.api.Target`."""
-        rows: list[tuple[str, bytes, list[Any]]] = []
+        rows: list[RawRow] = []
         identities = records.identities()
         for kind in KINDS:
             keys = [store_key(identity) for k, identity in identities if k == kind]
             matched, returned = pattern(kind)
             for some in _slices(keys):
                 text = f"UNWIND $keys AS key MATCH {matched} WHERE n.id = key RETURN {returned}"
-                rows += [raw_row(kind, values, self._connection) for values in self._run(text, keys=some, writes=False)]
+                told = self._run(text, keys=some, writes=False)
+                rows += [raw_row(kind, values, self._connection)[0] for values in told]
         found, bad, _ = self._mapper.decode(Batch.from_rows(rows))
         if bad:
             key, _, _, reason, message, _ = bad[0]
@@ -135,14 +134,23 @@ class Neo4jTarget:
         )
         return [Quarantined(*row) for row in (*bad, *missing)]
 
-    def _put(self, records: Batch, raw: Batch, numbers: list[int], *, fresh: bool, migration: str | None) -> set[int]:
+    def _put(
+        self,
+        records: Batch,
+        raw: Batch,
+        numbers: list[int],
+        *,
+        fresh: bool,
+        migration: str | None,
+        spread: bool = False,
+    ) -> set[int]:
         """Writes encoded rows; the numbers of relations without ends."""
         kinds = [kind for kind, _ in records.identities()]
         markers = records.markers() if migration is None else None
         rows: dict[str, Rows] = {kind: [] for kind in KINDS}
         for number, (key, body, vectors) in zip(numbers, raw.rows(), strict=True):
             kind = kinds[number]
-            properties, lists = to_properties(key, body, vectors, lists=kind != "relation")
+            properties, lists = to_properties(key, body, vectors, lists=kind != "relation", spread=spread)
             if markers is not None and (marker := markers[number]) is not None:
                 properties["_memferry"] = " ".join(marker)
             rows[kind].append({"number": number, "properties": properties, "lists": lists})
@@ -208,7 +216,7 @@ class Neo4jTarget:
     def _link(self, rows: Rows, *, fresh: bool) -> None:
         """Ties observations to their entities, as far as there are any: the owner's id is what counts."""
         sent = [
-            [row["properties"]["id"], None if owner is None else store_key(owner)]
+            [row["properties"]["id"], store_key(owner) if isinstance(owner, str) else None]
             for row in rows
             for owner in [row["properties"].get("owner_id")]
         ]
@@ -234,7 +242,7 @@ class Neo4jTarget:
         for row in rows:
             properties = row["properties"]
             start, end = properties.pop("from_id", None), properties.pop("to_id", None)
-            if start is not None and end is not None:
+            if isinstance(start, str) and isinstance(end, str):
                 places = [ends.setdefault(store_key(one), len(ends)) for one in (start, end)]
                 sent.append([row["number"], *places, properties])
         # Hubs stand in many rows: each end is looked up once.
@@ -278,10 +286,13 @@ class Neo4jTarget:
         return deleted
 
     def restore(self, records: Batch) -> None:
-        """See `memferry.backends.api.Target`; the caller holds the transaction."""
+        """See `memferry.backends.api.Target`; the caller holds the transaction.
+
+        What others had added is read as fields that nobody mapped, and becomes properties again.
+        """
         self._transactions.take_turn()
         raw, rows, bad, _ = self._mapper.encode(records, accepted=self._accepted)
-        lost = self._put(records, raw, rows, fresh=False, migration=None)
+        lost = self._put(records, raw, rows, fresh=False, migration=None, spread=True)
         if bad or lost:
             raise StoreError("refused", f"{len(bad) + len(lost)} records could not be put back: an end is missing")
 
@@ -297,7 +308,7 @@ class Neo4jTarget:
         self._schema.make_indexes(migration, self.documents)
 
     def drop_created(self, migration: str) -> None:
-        """Drops the constraints and indexes that this migration made, where no record is left to need them."""
+        """Drops the constraints and indexes that this migration made, where nobody is left to need them."""
         self._schema.drop_created(migration, self.documents)
 
     def close(self) -> None:

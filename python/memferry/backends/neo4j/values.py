@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
+import datetime as dt
 import math
+import re
 import struct
 from collections.abc import Callable
 from functools import cache
@@ -42,6 +45,8 @@ _TEMPORAL: Final = {
 
 
 _INT64: Final = 1 << 63
+_OFFSET: Final = re.compile(r"(?:Z|([+-])(\d\d):(\d\d)(?::(\d\d))?)$")
+_ODD_OFFSET: Final = re.compile(r"[+-]\d\d:\d\d:\d\d$")
 
 
 class Tagged(dict[str, Any]):
@@ -52,11 +57,44 @@ _AS_THEY_ARE: Final = frozenset({str, int, bool, type(None), Tagged})
 
 
 class UnknownValueError(Exception):
-    """The driver has no type for a value: a year beyond 9999, a time zone that this machine does not know."""
+    """The driver has no type for a value, or one for two.
+
+    A year beyond 9999, a time zone that this machine does not know; offset Z and zone UTC, which are one to it.
+    """
 
 
 class UnheldError(Exception):
     """No property gives a value back as it is: nested or mixed ones, null, integers beyond i64, years beyond 9999."""
+
+
+_UNREADABLE: Final = (
+    ValueError,
+    TypeError,
+    KeyError,
+    OverflowError,
+    struct.error,
+    binascii.Error,
+    UnknownValueError,
+)
+"""What texts raise that are no values, or none of the driver's."""
+
+
+class _Utc(dt.tzinfo):
+    """The zone UTC. It is written as a zone, and is not the driver's own, which stands for the offset Z as well."""
+
+    key = "UTC"
+
+    def utcoffset(self, _: dt.datetime | None) -> dt.timedelta:
+        return dt.timedelta(0)
+
+    def dst(self, _: dt.datetime | None) -> dt.timedelta:
+        return dt.timedelta(0)
+
+    def tzname(self, _: dt.datetime | None) -> str:
+        return self.key
+
+
+_UTC: Final = _Utc()
 
 
 def tagged(named: list[list[Any]]) -> dict[str, Any]:
@@ -68,7 +106,16 @@ def _of_text(kind: str, value: Any) -> Any:
     tag = _TEMPORAL.get(kind.removeprefix("LIST<").partition(" NOT NULL")[0])
     if tag is None:
         return value
-    return [Tagged({tag: item}) for item in value] if kind.startswith("LIST<") else Tagged({tag: value})
+    return [_said(tag, item) for item in value] if kind.startswith("LIST<") else _said(tag, value)
+
+
+def _said(tag: str, text: str) -> Tagged:
+    """A temporal value out of the server's text, as `canonical` has it of one that the driver read, where it can."""
+    # The driver does not see the seconds of an offset.
+    if tag != "$time" or not _ODD_OFFSET.search(text):
+        with contextlib.suppress(*_UNREADABLE):
+            return Tagged(canonical(_natives()[tag](text)))
+    return Tagged({tag: text})
 
 
 def escaped(key: str) -> str:
@@ -126,7 +173,12 @@ def _datetime(value: Any) -> dict[str, str]:
     if value.tzinfo is None:
         return {"$localdatetime": value.iso_format()}
     zone = getattr(value.tzinfo, "zone", None) or getattr(value.tzinfo, "key", None)
-    return {"$datetime": value.iso_format() + (f"[{zone}]" if zone else "")}
+    if zone == "UTC" and value.tzinfo is not _UTC:
+        raise UnknownValueError(type(value).__name__)  # The driver's own stands for the offset Z as well.
+    minutes = int(value.utcoffset().total_seconds()) // 60
+    # The driver's text has -04:30 for -03:30.
+    offset = f"{'-' if minutes < 0 else '+'}{abs(minutes) // 60:02}:{abs(minutes) % 60:02}"
+    return {"$datetime": value.iso_format()[:-6] + offset + (f"[{zone}]" if zone else "")}
 
 
 def _time(value: Any) -> dict[str, str]:
@@ -179,7 +231,7 @@ def native(value: Any) -> Any:
         readable = make is not None and isinstance(text, dict if tag == "$point" else str)
         found = make(text) if make is not None and readable else None
         same = found is not None and canonical(found) == value
-    except (ValueError, TypeError, KeyError, OverflowError, struct.error, binascii.Error, UnknownValueError):
+    except _UNREADABLE:
         same = False
     if not same:
         raise UnheldError
@@ -188,20 +240,25 @@ def native(value: Any) -> Any:
 
 def _zoned(text: str) -> Any:
     from neo4j.time import DateTime  # noqa: PLC0415 - an optional package
-    from pytz import UnknownTimeZoneError, timezone  # type: ignore[import-untyped]  # noqa: PLC0415 - the driver's zones
+    from pytz import FixedOffset, timezone, utc  # type: ignore[import-untyped]  # noqa: PLC0415 - the driver's zones
 
     told, _, zone = text.removesuffix("]").partition("[")
-    if not zone:
-        return DateTime.from_iso_format(text)
-    local = told[: max(told.rfind("+"), told.rfind("-"))]
-    for summer in (False, True):
-        try:
-            found = timezone(zone).localize(DateTime.from_iso_format(local), is_dst=summer)
-        except UnknownTimeZoneError:
-            return None
-        if canonical(found) == {"$datetime": text}:
-            return found
-    return None
+    offset = _OFFSET.search(told)
+    if offset is None:
+        raise ValueError(text)
+    sign, hours, minutes, seconds = offset.groups()
+    east = dt.timedelta(hours=int(hours or 0), minutes=int(minutes or 0), seconds=int(seconds or 0))
+    east = -east if sign == "-" else east
+    local = DateTime.from_iso_format(told[: offset.start()])
+    universal = (local - east).replace(tzinfo=utc)  # As it is sent: at the ends of time there is none.
+    if zone == "UTC":
+        return local.replace(tzinfo=_UTC)
+    if zone:
+        return universal.as_timezone(timezone(zone))
+    if seconds:
+        raise ValueError(text)
+    # An offset of nought is the zone UTC to pytz, and would be written as it.
+    return local.replace(tzinfo=FixedOffset(int(east.total_seconds()) // 60) if east else dt.UTC)
 
 
 def _point(said: dict[str, Any]) -> Any:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from typing import Final
 
-from memferry._native import Batch, store_keys, vectors_not_finite
+from memferry._native import Batch, Keys, store_keys
 from memferry.backends.access import Capabilities, Scopes
-from memferry.backends.qdrant.target import NAMESPACE, QdrantTarget, stored_name
+from memferry.backends.qdrant.target import NAMESPACE, QdrantTarget, of_their_kind, refusal_of_others, stored_name
 from memferry.errors import RefusedError, StoreError
 from memferry.model import KINDS, VectorSpec
 from memferry.urls import StoreUrl
@@ -51,7 +51,7 @@ class QdrantAccess(QdrantTarget):
         )
         for key, _, _, reason, message, _ in bad:
             raise StoreError("store-corrupt", f"point {key}: {message} ({reason})")
-        return found
+        return of_their_kind(records, found)
 
     def _make(self, records: Batch) -> None:
         specs = tuple(
@@ -66,20 +66,39 @@ class QdrantAccess(QdrantTarget):
         if self._info is None:
             self._info = json.loads(self._store.info(self._url.name))
         self._check(self._info, wanted)
-        cosine = self._cosine() or set()
-        names = [name for name, kind, _, _ in records.vector_specs() if kind != 1 and stored_name(name) in cosine]
-        if odd := vectors_not_finite(records, names):
+        if odd := self._not_finite(records):
             kind, identity = records.take(odd[:1]).identities()[0]
             raise RefusedError("refused", f"{kind} {identity!r}: a vector with NaN or infinity has no cosine")
+
+    def _refuse_taken(self, records: Batch, *, replace: bool) -> None:
+        """Refuses records in whose points others stand, there or among them, and those that are there already."""
+        places = Keys()
+        self.add_places(places, records)
+        if len(twice := places.repeated()):
+            first, second = records.filter(self.in_places(twice, records)).identities()[:2]
+            raise RefusedError("refused", f"{first[0]} and {second[0]} {first[1]!r}: a collection has one point an id")
+        identities = records.identities()
+        keys = store_keys(identities, NAMESPACE)
+        # A key that is not the id has the kind in it: only the same record can be there.
+        asked = [key for key, (_, identity) in zip(keys, identities, strict=True) if key == identity or not replace]
+        if not asked:
+            return
+        there, bad, _ = self._mapper.decode(self._store.get(self._url.name, asked, with_vectors=False))
+        if why := refusal_of_others(records, there):
+            raise RefusedError("refused", why)
+        if not replace:
+            for key, _, _, reason, message, _ in bad:
+                raise StoreError("store-corrupt", f"point {key}: {message} ({reason})")
+            for kind, identity in there.identities():
+                raise RefusedError("existing", f"{kind} {identity!r} is there already")
 
     def put(self, records: Batch, *, replace: bool) -> None:
         """See `memferry.backends.access.Access`; acknowledged when it returns, batch by batch."""
         self._make(records)
-        if not replace and (there := self.fetch(records).identities()):
-            kind, identity = there[0]
-            raise RefusedError("existing", f"{kind} {identity!r} is there already")
+        self._refuse_taken(records, replace=replace)
         records = self.image(records)
-        raw, rows, bad, _ = self._mapper.encode(records, namespace=NAMESPACE)
+        # Accepted, so that two vectors of one stored name are refused by that name.
+        raw, rows, bad, _ = self._mapper.encode(records, namespace=NAMESPACE, accepted=["several-vectors"])
         for _, bad_kind, bad_id, reason, message, _ in bad:
             raise RefusedError("refused", f"{bad_kind} {bad_id!r}: {message} ({reason})")
         for row, reason in self._store.upsert(self._url.name, raw):

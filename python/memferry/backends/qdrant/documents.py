@@ -26,7 +26,12 @@ class QdrantDocuments:
     def __init__(self, store: QdrantStore, collection: str) -> None:
         self._store = store
         self._collection = ledger_name(collection)
-        self._made = store.exists(self._collection)
+        self._made = False
+
+    def _is_there(self) -> bool:
+        # Another process may make it at any time: only that it is there is remembered.
+        self._made = self._made or self._store.exists(self._collection)
+        return self._made
 
     @staticmethod
     def _key(migration: str, key: str) -> str:
@@ -34,17 +39,16 @@ class QdrantDocuments:
 
     def put(self, migration: str, key: str, value: str) -> None:
         """Writes a document."""
-        if not self._made:
-            if not self._store.exists(self._collection):
-                self._store.create(self._collection, "[]")
-                self._store.create_payload_index(self._collection, "migration", "keyword")
+        if not self._is_there():
+            self._store.create(self._collection, "[]")
+            self._store.create_payload_index(self._collection, "migration", "keyword")
             self._made = True
         document = {"migration": migration, "key": key, "group": key.partition("/")[0], "value": value}
         self._store.put_documents(self._collection, [(self._key(migration, key), json.dumps(document))])
 
     def get(self, migration: str, key: str) -> str | None:
         """Reads a document."""
-        if not self._made:
+        if not self._is_there():
             return None
         rows = self._store.get(self._collection, [self._key(migration, key)], with_vectors=False).rows()
         return str(json.loads(rows[0][1])["value"]) if rows else None
@@ -52,7 +56,8 @@ class QdrantDocuments:
     def _all(self, conditions: list[tuple[str, str]]) -> list[tuple[str, dict[str, str]]]:
         found: list[tuple[str, dict[str, str]]] = []
         cursor: str | None = None
-        while self._made:
+        there = self._is_there()
+        while there:
             raw, _, cursor = self._store.scroll(
                 self._collection, cursor, None, _PAGE, _PAGE_BYTES, filter=conditions, with_vectors=False
             )

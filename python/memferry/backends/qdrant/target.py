@@ -10,7 +10,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from memferry._native import Batch, Keys, Mapper, gap_names, normalize_vectors, qdrant_given_back, store_keys
+from memferry._native import (
+    Batch,
+    Keys,
+    Mapper,
+    gap_names,
+    give_up_vectors,
+    normalize_vectors,
+    qdrant_given_back,
+    qdrant_to_come_back,
+    store_keys,
+    vectors_not_finite,
+)
 from memferry.backends.api import Documents, Source, refuse_damaged
 from memferry.backends.qdrant.documents import QdrantDocuments
 from memferry.backends.qdrant.source import QdrantSource, connect, identity_of
@@ -21,15 +32,38 @@ from memferry.model import Quarantined, Range, VectorSpec, inverted
 from memferry.profiles import load_mapper
 from memferry.urls import StoreUrl
 
-__all__ = ["NAMESPACE", "QdrantTarget", "stored_name"]
+__all__ = ["NAMESPACE", "QdrantTarget", "of_their_kind", "refusal_of_others", "stored_name"]
 
 NAMESPACE: Final = str(uuid.uuid5(uuid.NAMESPACE_URL, "https://memferry.dev/point"))
 """Namespace of the UUIDs under which ids are filed that Qdrant cannot hold."""
+_NOT_FINITE: Final = "vectors-not-finite"
+_SEVERAL: Final = "several-vectors"
+_EXACT: Final = (None, "float32")
+"""Types of the numbers of a vector that come back as they are; None is the server's default."""
 
 
 def stored_name(name: str) -> str:
     """Name of a vector in a native collection, see `docs/profiles.md`."""
     return name or "default"
+
+
+def of_their_kind(records: Batch, found: Batch) -> Batch:
+    """Those of the points found under the ids of `records` that are of their kinds too."""
+    asked = Keys()
+    asked.add(records)
+    return found.filter(asked.contains(found))
+
+
+def refusal_of_others(records: Batch, found: Batch) -> str | None:
+    """Why `records` are not written where `found` was found, None where no other kind stands there."""
+    asked = Keys()
+    asked.add(records)
+    for kind, identity in found.filter(inverted(asked.contains(found))).identities():
+        return (
+            f"point {store_keys([(kind, identity)], NAMESPACE)[0]} is {kind} {identity!r}, and another kind is to be "
+            "written under its id; it is not written over"
+        )
+    return None
 
 
 class QdrantTarget:
@@ -122,6 +156,14 @@ class QdrantTarget:
                     f"dimension {spec['dim']}; the collection has {got}",
                     hint="name another collection; one that is there is never made anew",
                 )
+            # The numbers of a sparse vector are kept as they are; its type is that of the index.
+            if spec["kind"] != "sparse" and have["datatype"] not in _EXACT:
+                raise RefusedError(
+                    "refused",
+                    f"collection {self._url.name}: vectors `{spec['name']}` are kept as {have['datatype']}, allowed: "
+                    "float32; the numbers would come back as others",
+                    hint="name another collection; one that is there is never made anew",
+                )
 
     def _defer_index(self, migration: str, threshold: int | None) -> None:
         """Lets the server build its index once, at the end; what it was set to is noted first, for `finish`."""
@@ -154,17 +196,40 @@ class QdrantTarget:
 
     def image(self, records: Batch) -> Batch:
         """At length one where the metric is Cosine; through the profile and back where that is not ours."""
-        records = self._scaled(records)
+        records = self._scaled(self._without_given_up(records))
         return records if self.native else self._given_back(self._encode(records)[0])
 
-    def _scaled(self, records: Batch) -> Batch:
-        """The records with the vectors that a Cosine collection leaves alone."""
+    def _cosine_names(self, records: Batch) -> list[str]:
+        """Names of the vectors that the collection brings to length one."""
         cosine = self._cosine()
         if cosine is None and self._url.distance != "cosine":
             cosine = set()
         names = sorted({name for name, kind, _, _ in records.vector_specs() if kind != 1})
-        chosen = [n for n in names if cosine is None or (stored_name(n) if self.native else n) in cosine]
+        return [n for n in names if cosine is None or (stored_name(n) if self.native else n) in cosine]
+
+    def _scaled(self, records: Batch) -> Batch:
+        """The records with the vectors that a Cosine collection leaves alone."""
+        chosen = self._cosine_names(records)
         return normalize_vectors(records, chosen) if chosen else records
+
+    def _not_finite(self, records: Batch) -> list[int]:
+        """Rows with a vector that has no length one, of which a Cosine collection makes something else."""
+        chosen = self._cosine_names(records)
+        return vectors_not_finite(records, chosen) if chosen else []
+
+    def _without_given_up(self, records: Batch) -> Batch:
+        """The records without the vectors that no collection keeps and whose loss was accepted."""
+        finite = self._cosine_names(records) if _NOT_FINITE in self._accepted else []
+        unnamed = (stored_name("") if self.native else "") if _SEVERAL in self._accepted else None
+        return records if not finite and unnamed is None else give_up_vectors(records, finite=finite, unnamed=unnamed)
+
+    def _finite(self, records: Batch) -> tuple[Batch, list[Quarantined]]:
+        """The records without those that have such vectors, unless their loss was accepted."""
+        odd = [] if _NOT_FINITE in self._accepted else self._not_finite(records)
+        if not odd:
+            return records, []
+        bad = Mapper.quarantine(records.take(odd), "gap", f"the target cannot hold: {_NOT_FINITE}")
+        return records.take(sorted(set(range(len(records))) - set(odd))), [Quarantined(*row) for row in bad]
 
     def _encode(self, records: Batch, marker: str | None = None) -> tuple[Batch, list[int], list[Quarantined]]:
         raw, rows, bad, _ = self._mapper.encode(records, namespace=NAMESPACE, accepted=self._accepted, marker=marker)
@@ -176,7 +241,9 @@ class QdrantTarget:
 
     def fit(self, records: Batch) -> tuple[Batch, list[Quarantined]]:
         """See `memferry.backends.api.Foreign`."""
+        records, odd = self._finite(records)
         raw, rows, bad = self._encode(records)
+        bad += odd
         altered = [] if "doubles" in self._accepted else [rows[row] for row in qdrant_given_back(raw)[1]]
         if altered:
             whole = Mapper.quarantine(records.take(altered), "rejected", "the target cannot hold: doubles")
@@ -213,6 +280,8 @@ class QdrantTarget:
             raw, rows, _, _ = self._mapper.encode(records, namespace=NAMESPACE, accepted=gap_names())
             altered = qdrant_given_back(raw)[1]
             gaps += [("doubles", len(altered), identities[rows[altered[0]]][1])] if altered else []
+        if odd := self._not_finite(records):
+            gaps.append((_NOT_FINITE, len(odd), records.take(odd[:1]).identities()[0][1]))
         scaled = records.unlike(self._scaled(records))
         return [*gaps, ("vector-lengths", *scaled)] if scaled else gaps
 
@@ -220,20 +289,14 @@ class QdrantTarget:
         """See `memferry.backends.api.Target`."""
         found, bad = self._get(records)
         refuse_damaged(bad)
-        if self.native:
-            asked = Keys()
-            asked.add(records)
-            for kind, identity in found.filter(inverted(asked.contains(found))).identities():
-                raise StoreError(
-                    "refused",
-                    f"point {store_keys([(kind, identity)], NAMESPACE)[0]} is {kind} {identity!r}, and another kind is "
-                    "to be written under its id; it is not written over",
-                )
+        if self.native and (why := refusal_of_others(records, found)):
+            raise StoreError("refused", why)
         return self._state.mark(found) if self._state else found
 
     def fetch_readable(self, records: Batch) -> Batch:
-        """The same without points that are no records: for one who looks and does not write over them."""
-        return self._get(records)[0]
+        """The same without points that are no records, or of another kind: for one who does not write over them."""
+        found = self._get(records)[0]
+        return of_their_kind(records, found) if self.native else found
 
     def _get(self, records: Batch) -> tuple[Batch, list[Quarantined]]:
         keys = store_keys(records.identities(), NAMESPACE)
@@ -242,8 +305,10 @@ class QdrantTarget:
 
     def write(self, part: Range, records: Batch, migration: str, *, fresh: bool) -> list[Quarantined]:  # noqa: ARG002
         """See `memferry.backends.api.Target`."""
-        records = self._scaled(records)
+        records, odd = self._finite(records)
+        records = self._scaled(self._without_given_up(records))
         raw, rows, quarantined = self._encode(records, migration if self.native else None)
+        quarantined += odd
         if self._state is None:
             refused = self._store.upsert(self._url.name, raw)
         else:
@@ -272,6 +337,7 @@ class QdrantTarget:
         """See `memferry.backends.api.Target`."""
         exact = load_mapper(self.profile, "point", filling=False)
         raw, rows, bad, _ = exact.encode(records, namespace=NAMESPACE)
+        raw = qdrant_to_come_back(raw)
         if self._state:
             self._state.release(self._given_back(raw))
         refused = [

@@ -159,7 +159,11 @@ impl Mapper {
             let written = self.encode_row(map, &record, &key, items, mark, &mut body);
             match written {
                 Ok(()) => {
-                    raw.push(&key, body.as_bytes(), &vectors::stored(&map.vectors, record.vectors));
+                    raw.push(
+                        &key,
+                        body.as_bytes(),
+                        &vectors::stored(&map.vectors, self.profile.native, record.vectors),
+                    );
                     rows.push(row);
                     nested_count += items.len() as u64;
                 }

@@ -29,11 +29,6 @@ impl<T: Copy> VectorNote<T> {
     }
 }
 
-/// Name under which a store keeps a vector; not every store takes an empty one.
-pub(super) fn stored_name(name: &str) -> &str {
-    if name.is_empty() { "default" } else { name }
-}
-
 /// A vector out of a body.
 pub(super) struct OwnedVector {
     name: String,
@@ -72,13 +67,19 @@ pub(super) fn check(vector: &VectorRef<'_>) -> Outcome<()> {
 }
 
 /// The vectors a store keeps beside a body, under the names it keeps them by.
-pub(super) fn stored<'a>(place: &VectorsPlace, mut vectors: Vectors<'a>) -> Vectors<'a> {
+///
+/// `native`: one of our own layouts, whose store has a place for what is said of a vector too.
+pub(super) fn stored<'a>(place: &VectorsPlace, native: bool, mut vectors: Vectors<'a>) -> Vectors<'a> {
     if !Profile::stores_vectors(place) {
         return Vectors::new();
     }
-    if matches!(place, VectorsPlace::StoreWithMeta(_)) {
-        for vector in &mut vectors {
-            vector.name = stored_name(vector.name);
+    for vector in &mut vectors {
+        if matches!(place, VectorsPlace::StoreWithMeta(_)) {
+            vector.name = vector.stored_name();
+        }
+        if !native {
+            vector.model = None;
+            vector.normalized = None;
         }
     }
     vectors
@@ -106,7 +107,7 @@ pub(super) fn named<'a, T: AsRef<str>>(
 
 /// Whether a store that keeps only names and numbers would forget something of a vector.
 pub(super) fn needs_note(v: &VectorRef<'_>) -> bool {
-    v.name != stored_name(v.name) || v.model.is_some() || v.normalized.is_some()
+    v.name != v.stored_name() || v.model.is_some() || v.normalized.is_some()
 }
 
 /// Appends the notes about these vectors as canonical text.
@@ -129,7 +130,7 @@ pub(super) fn write_note_texts(vectors: &[VectorRef<'_>], out: &mut String) {
             None => "null",
         });
         out.push_str(",\"stored\":");
-        write_text(stored_name(v.name), out);
+        write_text(v.stored_name(), out);
         out.push('}');
     }
     out.push(']');
@@ -139,8 +140,8 @@ pub(super) fn write_note_texts(vectors: &[VectorRef<'_>], out: &mut String) {
 pub(super) fn write_notes(vectors: &[VectorRef<'_>]) -> Outcome<Option<Value>> {
     let mut list = Vec::new();
     for v in vectors {
-        let stored = stored_name(v.name);
-        if vectors.iter().filter(|other| stored_name(other.name) == stored).count() > 1 {
+        let stored = v.stored_name();
+        if vectors.iter().filter(|other| other.stored_name() == stored).count() > 1 {
             return Err(("bad-vector", format!("two vectors would be called {stored:?} in the target")));
         }
         if !needs_note(v) {

@@ -27,7 +27,8 @@ pub struct VectorSpec {
     /// `cosine`, `dot`, `euclid` or `manhattan`; sparse has none.
     #[serde(default)]
     pub distance: Option<String>,
-    /// `float32`, `float16`, `uint8` and what newer servers have; the server's default without it.
+    /// `float32`, `float16`, `uint8` and what newer servers have, by its number where it is unknown here; the server's
+    /// default without it.
     #[serde(default)]
     pub datatype: Option<String>,
     /// `idf` for sparse vectors whose query weights the server makes.
@@ -159,7 +160,10 @@ fn vectors_from_wire(params: pb::CollectionParams) -> Vec<VectorSpec> {
         Some(Config::ParamsMap(named)) => named.map,
         None => HashMap::new(),
     };
-    let datatype = |number: Option<i32>| number.and_then(|number| to_word(&DATATYPES, number));
+    let datatype = |number: Option<i32>| {
+        let number = number.filter(|number| *number != i32::from(pb::Datatype::Default))?;
+        Some(to_word(&DATATYPES, number).unwrap_or_else(|| format!("type {number}")))
+    };
     let mut vectors: Vec<VectorSpec> = dense
         .into_iter()
         .map(|(name, v)| VectorSpec {

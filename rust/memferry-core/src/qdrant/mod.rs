@@ -31,7 +31,7 @@ use tonic::{Request, Response, Status};
 use crate::error::{Code, Error, Result};
 
 pub use collections::{CollectionInfo, Hnsw, VectorSpec};
-pub use doubles::given_back;
+pub use doubles::{given_back, to_come_back};
 pub use key::Key;
 pub use read::{Page, Span};
 pub use write::{Rejected, Ticket};

@@ -55,7 +55,12 @@ pub struct VectorRef<'a> {
     pub data: &'a [u8],
 }
 
-impl VectorRef<'_> {
+impl<'a> VectorRef<'a> {
+    /// Name under which a store keeps it; not every store takes an empty one.
+    pub const fn stored_name(&self) -> &'a str {
+        if self.name.is_empty() { "default" } else { self.name }
+    }
+
     /// Checks lengths against kind and dimension.
     pub fn check(&self) -> Result<()> {
         let numbers = self.data.len() / 4;

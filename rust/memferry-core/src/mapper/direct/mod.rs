@@ -9,11 +9,11 @@ mod write;
 
 use jiter::{Jiter, Peek};
 
+use crate::gaps::meet;
 use crate::profile::{ExtraPlace, IdRule, KindMap, Profile, Target, VectorsPlace};
 use crate::record::{Kind, VectorRef};
 use crate::value::write_text;
 
-use super::vectors::stored_name;
 pub(super) use read::Found;
 use read::Reader;
 use write::Writer;
@@ -69,10 +69,7 @@ impl Direct {
     /// Appends the body of a record; `None` where it has to go the long way, and then anything may have been appended.
     pub(super) fn write(&self, written: &Written<'_, '_>, out: &mut String) -> Option<()> {
         let r = written.record;
-        let twice = |i: usize, v: &VectorRef<'_>| {
-            r.vectors[..i].iter().any(|other| stored_name(other.name) == stored_name(v.name))
-        };
-        if r.vectors.iter().enumerate().any(|(i, v)| twice(i, v)) {
+        if meet(&r.vectors, VectorRef::stored_name) {
             return None;
         }
         let (_, constants) = self.selects.iter().find(|(kind, _)| *kind == r.kind)?;

@@ -250,7 +250,7 @@ proptest! {
                 body = chars.into_iter().collect();
             }
             let mut raw = RawBuilder::default();
-            let stored = vectors::stored(&long.profile().of(r.kind).unwrap().vectors, r.vectors.clone());
+            let stored = vectors::stored(&long.profile().of(r.kind).unwrap().vectors, true, r.vectors.clone());
             raw.push("7", body.as_bytes(), &stored);
             let raw = raw.finish().unwrap();
             prop_assert_eq!(read(&long, &raw), read(&direct, &raw), "{}", body);
