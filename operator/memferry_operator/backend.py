@@ -36,11 +36,12 @@ PROBE_SECS: Final = 180
 """A probe that has not come to an end by then is ended."""
 _FIRST_WAIT: Final = timedelta(seconds=10)
 _LONGEST_WAIT: Final = timedelta(minutes=2)
-_LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
+_LOOK_AGAIN: Final = timedelta(seconds=10)
 _TRIES: Final = 3
 """Of a change to a MemoryBackend that nothing refers to."""
 _MAX_USERS: Final = 64
 _AWAY: Final = frozenset({"unavailable", "throttled"})
+_UNUSABLE: Final = frozenset({"InvalidSpec", "BackendMissing", "KeyMissing"})
 _STORE_MISSING: Final = "store-missing"
 
 
@@ -82,6 +83,7 @@ class BackendSeen:
     Attributes:
         problem: What is wrong with the spec.
         missing: MemoryBackends that it is made of and that are not there.
+        lacking: Keys of Secrets and ConfigMaps that it references and that are not there, in words.
         newer_status: Whether a newer operator wrote the status.
         users: Resources that name it.
         probe: Its probe, None where there is none.
@@ -95,6 +97,7 @@ class BackendSeen:
     status: BackendStatus
     problem: str = ""
     missing: tuple[str, ...] = ()
+    lacking: tuple[str, ...] = ()
     newer_status: bool = False
     deleting: bool = False
     users: tuple[User, ...] = ()
@@ -156,7 +159,7 @@ def plan_backend(seen: BackendSeen, now: datetime, every: timedelta) -> list[Bac
     if seen.newer_status or seen.deleting:
         return []
     status, actions = _used(seen), list[BackendAction]()
-    if seen.problem or seen.missing:
+    if seen.problem or seen.missing or seen.lacking:
         status = _unusable(seen, status, now)
     elif seen.probe is not None and seen.probe.ended:
         status = _probed(seen, seen.probe, status, now)
@@ -166,7 +169,7 @@ def plan_backend(seen: BackendSeen, now: datetime, every: timedelta) -> list[Bac
         if seen.probe.ended and not seen.probe.deleting:
             actions.append(EndProbe(seen.probe.name))
         return [*actions, WakeAt(now + timedelta(seconds=PROBE_SECS + 10))]
-    due = None if seen.problem or seen.missing else _due(seen, status, every)
+    due = _due(seen, status, every, now)
     if due is None:
         return actions
     if due > now:
@@ -177,11 +180,15 @@ def plan_backend(seen: BackendSeen, now: datetime, every: timedelta) -> list[Bac
     return [*actions, StartProbe(number, dict(seen.asked))]
 
 
-def _due(seen: BackendSeen, status: BackendStatus, every: timedelta) -> datetime | None:
-    """When it is to be probed; None where nothing asks for it."""
+def _due(seen: BackendSeen, status: BackendStatus, every: timedelta, now: datetime) -> datetime | None:
+    """When it is to be probed, or looked at again; None where nothing asks for it."""
+    if seen.problem or seen.missing:
+        return None
+    if seen.lacking:
+        return now + _LOOK_AGAIN  # Nobody watches Secrets.
     last = times.instant(status.checked_at)
-    if last is None or status.observed_generation != seen.generation:
-        return _LONG_AGO
+    if last is None or status.observed_generation != seen.generation or _was_unusable(status):
+        return times.LONG_AGO
     told = {name: answered(seen.said, name, ask.since) for name, ask in seen.asked.items()}
     waits = any(one is None or "error" in one for one in told.values())
     if status.failures:
@@ -190,6 +197,11 @@ def _due(seen: BackendSeen, status: BackendStatus, every: timedelta) -> datetime
     if waits:
         return last
     return last + every if seen.used else None
+
+
+def _was_unusable(status: BackendStatus) -> bool:
+    """Whether it was not probed for what was missing: that is there now, and the last probe says nothing of it."""
+    return any(one.reason in _UNUSABLE for one in status.conditions if one.type == "Reachable")
 
 
 def _used(seen: BackendSeen) -> BackendStatus:
@@ -201,8 +213,10 @@ def _used(seen: BackendSeen) -> BackendStatus:
 
 def _unusable(seen: BackendSeen, status: BackendStatus, now: datetime) -> BackendStatus:
     reason, text = "InvalidSpec", seen.problem
-    if not text:
+    if not text and seen.missing:
         reason, text = "BackendMissing", f"there is no MemoryBackend {', '.join(seen.missing)}"
+    elif not text:
+        reason, text = "KeyMissing", "; ".join(seen.lacking)
     changes = {"observed_generation": seen.generation, "status_version": STATUS_VERSION, "reachable": None}
     status = status.model_copy(update=changes)
     return _judged(seen, status, now, ready="False", reachable="Unknown", reason=reason, text=text)

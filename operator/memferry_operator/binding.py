@@ -182,7 +182,7 @@ def _first(seen: BindingSeen, now: datetime) -> list[BindingAction]:
     open_: list[BindingAction] = []
     told: list[str] = []
     for name in sorted(stores & set(seen.backends)):
-        journal = seen.journals.get(name, Unread("it was asked for its journal"))
+        journal = seen.journals.get(name, Unread("asked for its journal, see the MemoryBackend"))
         if isinstance(journal, Unread):
             claims = (one.state_claim for one in seen.migrations if name in one.backends and one.state_claim)
             open_.append(ReadJournal(name, since, next(claims, "")))

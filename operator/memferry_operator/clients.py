@@ -24,6 +24,7 @@ def clients(
     leases: Iterable[dict[str, Any]],
     now: datetime,
     workloads: Mapping[tuple[str, str], Mapping[str, Any]] | None = None,
+    started: Mapping[tuple[str, str], Iterable[Mapping[str, Any]]] | None = None,
     status: BindingStatus | None = None,
 ) -> tuple[Client, ...]:
     """Who has to acknowledge, with what each says: pods, live Leases, and workloads that are restarted instead.
@@ -34,6 +35,7 @@ def clients(
         leases: Leases with its label.
         now: The time.
         workloads: What `spec.restart` names, by kind and name.
+        started: The pods of each of them, read after it.
         status: Of the binding: what a restarted workload acknowledges by being there.
     """
     found = [
@@ -49,7 +51,8 @@ def clients(
     ]
     for workload in spec.restart:
         there = (workloads or {}).get((workload.kind, workload.name))
-        done = status is not None and there is not None and restarted(there, status.revision)
+        its = (started or {}).get((workload.kind, workload.name))
+        done = status is not None and there is not None and its is not None and restarted(there, its, status.revision)
         name = f"{workload.kind}/{workload.name}"
         found.append(
             Client(name, None, status.revision, status.mode, status.active) if done and status else Client(name)
@@ -57,8 +60,12 @@ def clients(
     return tuple(found)
 
 
-def restarted(workload: Mapping[str, Any], revision: int) -> bool:
-    """Whether all pods of a workload were started for this revision, and the old ones are gone."""
+def restarted(workload: Mapping[str, Any], pods: Iterable[Mapping[str, Any]], revision: int) -> bool:
+    """Whether all pods of a workload were started for this revision, and the old ones are gone.
+
+    A status says nothing of pods that are still ending in every version of Kubernetes, and nothing of those of a node
+    that is lost: each pod says itself what it was started for.
+    """
     spec, status = workload.get("spec") or {}, workload.get("status") or {}
     metadata = ((spec.get("template") or {}).get("metadata") or {}).get("annotations") or {}
     if metadata.get(RESTARTED_FOR) != str(revision):
@@ -69,4 +76,12 @@ def restarted(workload: Mapping[str, Any], revision: int) -> bool:
     wanted = status["desiredNumberScheduled"] if daemon else spec.get("replicas", 1)
     new = status.get("updatedNumberScheduled" if daemon else "updatedReplicas", 0)
     everyone = status.get("currentNumberScheduled" if daemon else "replicas", 0)
-    return bool(new == wanted == everyone and not status.get("terminatingReplicas", 0))
+    return bool(new == wanted == everyone) and all(_ended(pod) or _started_for(pod) == str(revision) for pod in pods)
+
+
+def _ended(pod: Mapping[str, Any]) -> bool:
+    return (pod.get("status") or {}).get("phase") in {"Succeeded", "Failed"}
+
+
+def _started_for(pod: Mapping[str, Any]) -> str:
+    return str((pod["metadata"].get("annotations") or {}).get(RESTARTED_FOR, ""))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import signal
 import sys
@@ -59,16 +58,14 @@ async def _until(stop: asyncio.Event, work: Any) -> int:
     await asyncio.wait({task, ending}, return_when=asyncio.FIRST_COMPLETED)
     ending.cancel()
     if not task.done():
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.shield(task), 15)
+        await asyncio.wait({task}, timeout=15)
         task.cancel()
-        with contextlib.suppress(asyncio.CancelledError, LostError):
-            await task
-        return 0
     try:
-        task.result()
+        await task
+    except asyncio.CancelledError:
+        return 0
     except LostError:
-        log.error("no longer leads, ends")  # noqa: TRY400 - nothing is wrong in the code
+        log.warning("no longer leads, ends")
         return 1
     except Exception:
         # The end of the process: whatever it was is logged, and the Deployment starts another one.

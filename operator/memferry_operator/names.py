@@ -12,6 +12,8 @@ FINALIZER: Final = f"{GROUP}/cleanup"
 
 MANAGED_BY: Final = "app.kubernetes.io/managed-by"
 MIGRATION: Final = f"{GROUP}/migration"
+UID: Final = f"{GROUP}/migration-uid"
+"""On pods: they are of the migration also when their Job is gone."""
 ROLE: Final = f"{GROUP}/role"
 ATTEMPT: Final = f"{GROUP}/attempt"
 BINDING: Final = f"{GROUP}/binding"

@@ -74,6 +74,8 @@ class Pod:
     exit_code: int | None = None
     since: datetime | None = None
     waiting: str = ""
+    error: str = ""
+    """What it ended with, as it said itself."""
 
     @property
     def ended(self) -> bool:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from memferry import Record, RefusedError
-from memferry.binding import FrozenError
+from memferry.binding import BoundStore, FrozenError
 from memferry.binding.aio import AsyncBoundStore, connect
 from support.bound import LEASE_SECS, World
 
@@ -71,3 +74,24 @@ def test_a_freeze_that_takes_too_long_raises(world: World) -> None:
                 await memory.put(note("1"))
 
     asyncio.run(work())
+
+
+def test_a_write_that_waits_for_a_thread_when_its_loop_ends_is_not_begun(
+    world: World, client: Callable[..., BoundStore]
+) -> None:
+    bound, free = client(), threading.Event()
+
+    async def work() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(ThreadPoolExecutor(1))
+        loop.run_in_executor(None, free.wait)
+        write = asyncio.ensure_future(AsyncBoundStore(bound).put(note("1")))
+        await asyncio.sleep(0.2)
+        assert (bound.standing().in_flight, write.done()) == (1, False)
+        threading.Timer(0.5, free.set).start()  # The loop cancels what is left, then waits for its threads.
+
+    asyncio.run(work())
+    assert bound.standing().in_flight == 0
+    world.say("a", 2, "Frozen")
+    world.until_said("pod", 2, "Frozen", "a")
+    assert world.ids("a") == set()

@@ -12,6 +12,7 @@ from typer.testing import CliRunner, Result
 
 import memferry
 from memferry.binding import BoundStore
+from memferry.binding.journals import Journals
 from memferry.cli.main import app
 from memferry.phases.journal import Entry, read_journal, write_journal
 from memferry.urls import parse_url
@@ -148,6 +149,51 @@ def test_the_side_that_was_to_serve_may_be_away_and_a_journal_that_has_gone_on_i
     assert "the journal in b was not written: unavailable" in done.stdout
     assert (status(world)["active"], status(world)["revision"]) == ("a", 10)
     assert journals(world)["a"] == ("a", 10)
+
+
+def overtaken(world: World, monkeypatch: pytest.MonkeyPatch, then: Callable[[], object] = lambda: None) -> None:
+    """A freeze in its last step: the switch comes to its end while it is taken back."""
+    world.say("b", 3, "Frozen", lockedBy=LOCK)
+    migration(world, revision=4, direction="Forward", step="Serving")
+    backends(world)
+    ends: list[Callable[[], object]] = [then]
+    inner = Journals.write
+
+    def write(self: Journals, revision: int) -> tuple[int, list[str]]:
+        if not ends:
+            return inner(self, revision)
+        for side in ("b", "a"):
+            write_journal(parse_url(str(world.stores[side])), "memory", Entry(4, "Serving", "b"))
+        found = inner(self, revision)
+        world.say("b", 4, lockedBy=LOCK)
+        ends.pop()()
+        return found
+
+    monkeypatch.setattr(Journals, "write", write)
+
+
+def test_a_switch_that_ends_while_it_is_taken_back_holds_and_the_journals_say_so(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overtaken(world, monkeypatch)
+    done = run(world, "unfreeze")
+    assert done.exit_code == 0, done.output
+    assert "the switch came to its end meanwhile: b serves" in done.stdout
+    there = status(world)
+    assert (there["active"], there["mode"], there["lockedBy"]) == ("b", "Serving", LOCK)
+    assert there["revision"] > 5, "above what was said of the other side"
+    assert journals(world) == dict.fromkeys(("a", "b"), ("b", there["revision"]))
+
+
+def test_journals_that_cannot_be_mended_from_here_are_told(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    away = {"spec": {"backend": "qdrant", "address": "127.0.0.1:9", "collection": "c"}}
+    overtaken(world, monkeypatch, lambda: world.api.put(f"{BACKENDS}/b", away))
+    done = run(world, "unfreeze", "--json")
+    assert done.exit_code == 2, done.output
+    error = json.loads(done.stdout)["error"]
+    assert error["code"] == "journal"
+    assert "b serves, as the switch came to its end meanwhile, and the journals say a, revision 5" in error["message"]
+    assert (status(world)["active"], status(world)["revision"]) == ("b", 4)
 
 
 def test_what_serves_is_left_alone(world: World) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from memferry import Record, RefusedError, StoreError, TransientError
-from memferry.binding import BoundStore, FrozenError, LeaseLostError, connect
+from memferry.binding import BoundStore, FrozenError, InDoubtError, LeaseLostError, connect
+from memferry.binding.projection import Projection
 from support.bound import LEASE_SECS, World
 from support.fake_api import kubeconfig, projection
 from testbed import wait
@@ -92,7 +95,7 @@ def test_what_is_in_flight_ends_before_the_freeze_is_acknowledged(world: World, 
     begun = memory.try_begin()
     assert isinstance(begun, tuple)
     world.say("a", 2, "Frozen")
-    wait.until(lambda: memory.standing().mode == "Frozen", what="it knows", deadline_secs=20)
+    wait.until(lambda: memory.standing().mode == "Frozen", what="it knows")
     assert memory.standing().in_flight == 1
     assert world.said("pod") != (2, "Frozen", "a")
     with memory.finishing(*begun) as store:
@@ -129,7 +132,6 @@ def test_a_store_that_cannot_be_opened_is_told_and_not_acknowledged(world: World
     wait.until(
         lambda: (world.api.lease(lease) or {})["metadata"]["annotations"]["memferry.dev/problem"] == "store-missing",
         what="the problem is told",
-        deadline_secs=20,
     )
     assert world.said("pod") == NOTHING
     assert memory.standing().problems == {"store": "store-missing"}
@@ -165,7 +167,6 @@ def test_failures_of_the_store_are_counted_until_the_next_revision(
     wait.until(
         lambda: (world.api.lease(lease) or {})["metadata"]["annotations"]["memferry.dev/errors"] == "2",
         what="they are told",
-        deadline_secs=20,
     )
     world.say("b", 2)
     world.until_said("pod", 2, "Serving", "b")
@@ -186,10 +187,51 @@ def test_a_process_whose_place_is_taken_writes_no_more(world: World, client: Con
     assert lease is not None
     lease["metadata"]["annotations"]["memferry.dev/process"] = "another"
     world.api.put("/apis/coordination.k8s.io/v1/namespaces/default/leases/memferry-client-memory-pod", lease)
-    wait.until(lambda: memory.standing().reason == "fenced", what="it is fenced", deadline_secs=20)
+    wait.until(lambda: memory.standing().reason == "fenced", what="it is fenced")
     with pytest.raises(StoreError) as raised:
         memory.put(note("1"))
     assert raised.value.code == "fenced"
+
+
+LEASE = "/apis/coordination.k8s.io/v1/namespaces/default/leases/memferry-client-memory-pod"
+
+
+def test_a_write_is_in_doubt_when_the_lease_is_deleted_under_it(world: World, client: Connect) -> None:
+    memory = client(freeze_wait_secs=20)
+    begun = memory.try_begin()
+    assert isinstance(begun, tuple)
+    del world.api.objects[LEASE]  # No switch waits for it from now on.
+    wait.until(lambda: world.api.lease("memferry-client-memory-pod"), what="it is made again")
+    with pytest.raises(InDoubtError), memory.finishing(*begun) as store:
+        store.put(note("1"))
+    wait.until(lambda: memory.standing().writable, what="it goes on")
+    memory.put(note("2"))
+
+
+def test_a_client_whose_lease_is_taken_each_time_stops(world: World, client: Connect) -> None:
+    """The pod was deleted by force: its process runs on, and every Lease it makes goes with the pod."""
+    memory = client()
+    ended = threading.Event()
+
+    def take() -> None:
+        while not ended.wait(0.005):
+            with world.api.changed:
+                world.api.objects.pop(LEASE, None)
+
+    taker = threading.Thread(target=take)
+    taker.start()
+    try:
+        wait.until(lambda: memory.standing().reason == "lease-lost", what="it finds that its Lease is gone")
+        ends = time.monotonic() + LEASE_SECS
+        while time.monotonic() < ends:
+            assert not memory.standing().writable
+            time.sleep(0.01)
+        with pytest.raises(LeaseLostError):
+            memory.put(note("1"))
+    finally:
+        ended.set()
+        taker.join()
+    wait.until(lambda: memory.standing().writable, what="it goes on with a Lease that stays")
 
 
 def test_a_place_that_was_given_back_is_taken_at_once(world: World, client: Connect) -> None:
@@ -212,6 +254,58 @@ def test_after_a_fork_the_child_is_told(world: World, client: Connect, monkeypat
     monkeypatch.undo()
 
 
+def scratch_folders(folder: Path) -> list[Path]:
+    return list(folder.glob("memferry-binding-*"))
+
+
+def test_a_child_that_ends_leaves_the_parents_files(
+    world: World, client: Connect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    memory = client()
+    child = os.fork()
+    if child == 0:
+        memory._link._clean()  # As at the end of the interpreter; what else stands there is of the tests.
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert scratch_folders(tmp_path)
+    memory.close()
+    assert not scratch_folders(tmp_path)
+
+
+def test_a_certificate_is_written_where_the_folder_was_cleaned_up(tmp_path: Path) -> None:
+    told = {"uri": "qdrant://localhost:6334/agents", "certificates": "PEM"}
+    url = Projection(told).store(tmp_path, tmp_path / "gone")
+    assert url.secrets.ca_file is not None
+    assert url.secrets.ca_file.read_text("utf-8") == "PEM"
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError("gone"), ValueError("s3cret")])
+def test_whatever_fails_is_told_and_tried_again(
+    world: World, client: Connect, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    memory = client()
+
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr("memferry.binding.link.open_store", fail)
+        world.say("b", 2)
+        wait.until(lambda: "store" in memory.standing().problems, what="it is told")
+        with pytest.raises(TransientError, match=type(error).__name__) as raised:
+            memory.put(note("1"))
+        assert "s3cret" not in str(raised.value)
+        patch.setattr("memferry.binding.link.binding_path", fail)
+        patch.setattr("memferry.binding.link._seen", fail)
+        patch.setattr("memferry.binding.lease.lease_path", fail)
+        world.say("b", 3)
+        wait.until(lambda: set(memory.standing().problems) == {"store", "lease", "watch"}, what="all of it is told")
+    world.until_said("pod", 3, "Serving", "b")
+    memory.put(note("1"))
+    assert world.ids("b") == {"1"}
+
+
 def test_without_the_cluster_it_stops_by_itself_and_comes_back(
     world: World, client: Connect, proxy: Callable[[int], FaultyProxy], tmp_path: Path
 ) -> None:
@@ -219,7 +313,7 @@ def test_without_the_cluster_it_stops_by_itself_and_comes_back(
     memory = client(kubeconfig=kubeconfig(tmp_path, int(between.address.rpartition(":")[2])))
     memory.put(note("1"))
     between.stall()
-    wait.until(lambda: memory.standing().reason == "lease-lost", what="its Lease runs out", deadline_secs=20)
+    wait.until(lambda: memory.standing().reason == "lease-lost", what="its Lease runs out")
     with pytest.raises(LeaseLostError):
         memory.put(note("2"))
     assert memory.get("memory", "1") == note("1"), "reads go on"
@@ -264,6 +358,5 @@ def test_new_credentials_are_taken_when_the_store_refuses_the_old_ones(
     wait.until(
         lambda: memory.put(note("1")) and "1" in world.ids("b"),
         what="the store is opened anew",
-        deadline_secs=20,
     )
     assert memory.standing().revision == 1

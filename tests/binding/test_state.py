@@ -98,6 +98,18 @@ def test_a_write_that_ends_after_the_lease_is_in_doubt_also_when_it_was_renewed_
     assert not state.finish(paused, 40.3), "somebody may have gone on without it in between"
 
 
+def test_a_write_under_which_the_lease_was_deleted_is_in_doubt_however_soon_it_is_made_again() -> None:
+    state = ClientState(LEASE)
+    serving(state)
+    during, after = begun(state, 1.0), begun(state, 1.0)
+    state.lost()
+    assert state.refusal(1.1) == "lease-lost"
+    assert not state.finish(during, 1.1)
+    serving(state, now=1.2)
+    assert not state.finish(after, 1.3), "nobody counted on it in between"
+    assert state.finish(begun(state, 1.3), 1.4)
+
+
 def test_what_is_older_or_wiped_is_not_believed() -> None:
     state = ClientState(LEASE)
     serving(state, revision=5, active="b")
@@ -303,6 +315,4 @@ class Switches(RuleBasedStateMachine):
 
 
 TestSwitches = Switches.TestCase
-TestSwitches.settings = settings(
-    max_examples=500, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
-)
+TestSwitches.settings = settings(max_examples=500, stateful_step_count=40, suppress_health_check=list(HealthCheck))

@@ -48,7 +48,7 @@ MIGRATION_STATUS: dict[str, Any] = {
     | {"predictedFreezeSecs": 2.5, "growing": 0},
     "traffic": {"active": "a", "revision": 3, "mode": "Frozen", "step": "Freezing", "direction": "Back", "sequence": 4}
     | {"command": "FinalPass", "acked": 1, "expected": 2, "frozenUntil": NOW, "frozenAt": NOW, "switchedAt": NOW}
-    | {"writeFreezeMillis": 900, "returns": 1, "returnedAt": NOW},
+    | {"writeFreezeMillis": 900, "returns": 1, "returnedAt": NOW, "stepAt": NOW, "home": "a", "heard": NOW},
     "validation": {"compared": 9, "missing": 0, "extra": 0, "different": 0, "foreign": 2}
     | {"reportRef": {"name": "m-result", "key": "verify.json"}},
     "monitoring": {"failures": 1, "checkedAt": NOW, "strayWrites": 0, "clientErrors": 2, "recall": 0.9, "problem": ""},

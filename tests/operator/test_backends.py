@@ -180,12 +180,19 @@ def test_the_result_of_an_earlier_probe_is_none() -> None:
     [
         ({"problem": "spec.backend: wrong"}, "InvalidSpec"),
         ({"missing": ("graph",)}, "BackendMissing"),
+        ({"lacking": ("Secret graph is not there",)}, "KeyMissing"),
     ],
 )
-def test_what_cannot_be_probed_says_so(more: dict[str, Any], reason: str) -> None:
-    (write,) = plan(seen(**more))
+def test_what_cannot_be_probed_says_so_and_is_probed_when_it_can_be(more: dict[str, Any], reason: str) -> None:
+    """Also one that was probed before, and that nothing refers to."""
+    one = probed(seen(), SAID)
+    write, *rest = plan(replace(one, **more))
     assert isinstance(write, WriteBackendStatus)
     assert condition(write.status, "Ready") == ("False", reason)
+    assert condition(write.status, "Reachable") == ("Unknown", reason)
+    assert [type(one) for one in rest] == ([WakeAt] if "lacking" in more else []), "nobody watches Secrets"
+    again = probed(replace(one, status=write.status), SAID, NOW + EVERY)
+    assert condition(again.status, "Ready") == ("True", "Reachable")
 
 
 def test_who_names_it_is_kept_up_to_date_without_a_probe() -> None:

@@ -267,25 +267,36 @@ def workload(revision: int | None, **status: int) -> dict[str, Any]:
     return {"metadata": {"generation": 2}, "spec": spec, "status": told}
 
 
+def started(revision: int | None, phase: str = "Running") -> dict[str, Any]:
+    """A pod of it."""
+    notes = {RESTARTED_FOR: str(revision)} if revision is not None else {}
+    return {"metadata": {"annotations": notes}, "status": {"phase": phase}}
+
+
 @pytest.mark.parametrize(
-    ("found", "done"),
+    ("found", "pods", "done"),
     [
-        (workload(5), True),
-        (workload(4), False),
-        (workload(None), False),
-        (workload(5, observedGeneration=1), False),
-        (workload(5, updatedReplicas=1), False),
-        (workload(5, replicas=3), False),
-        (workload(5, terminatingReplicas=1), False),
-        (workload(5, desiredNumberScheduled=1, updatedNumberScheduled=1, currentNumberScheduled=1), True),
-        (workload(5, desiredNumberScheduled=2, updatedNumberScheduled=1, currentNumberScheduled=2), False),
+        (workload(5), [started(5), started(5)], True),
+        (workload(5), [started(5), started(4)], False),
+        (workload(5), [started(5), started(None)], False),
+        (workload(5), [started(5), started(4, "Failed")], True),
+        (workload(4), [started(4)], False),
+        (workload(None), [], False),
+        (workload(5, observedGeneration=1), [], False),
+        (workload(5, updatedReplicas=1), [], False),
+        (workload(5, replicas=3), [], False),
+        (workload(5, desiredNumberScheduled=1, updatedNumberScheduled=1, currentNumberScheduled=1), [], True),
+        (workload(5, desiredNumberScheduled=2, updatedNumberScheduled=1, currentNumberScheduled=2), [], False),
     ],
 )
-def test_a_workload_counts_when_its_old_pods_are_gone(found: dict[str, Any], done: bool) -> None:
-    assert restarted(found, 5) is done
+def test_a_workload_counts_when_its_old_pods_are_gone(
+    found: dict[str, Any], pods: list[dict[str, Any]], done: bool
+) -> None:
+    assert restarted(found, pods, 5) is done
     spec = Binding.model_validate({"initialBackendRef": {"name": "a"}, "restart": [{"name": "app"}]})
     status = BindingStatus(active="a", revision=5, mode="Frozen")
-    (client,) = clients(spec, [], [], NOW, {("Deployment", "app"): found}, status)
+    key = ("Deployment", "app")
+    (client,) = clients(spec, [], [], NOW, {key: found}, {key: pods}, status)
     assert ((client.revision, client.mode, client.active) == (5, "Frozen", "a")) is done
 
 

@@ -11,6 +11,7 @@ import pytest
 from memferry.manifest.status import MigrationStatus
 from memferry_operator.actions import DeletePod, FlagNewerStatus, PatchJob
 from memferry_operator.brain import plan
+from memferry_operator.observed import Pod
 from support.simulated_cluster import App, World
 
 OFFLINE: dict[str, Any] = {}
@@ -157,6 +158,38 @@ def test_failed_worker_stalls_and_is_retried_once(role: str, code: int, reasons:
     assert (w.status.phase, w.status.attempt) == ("Succeeded", 2)
 
 
+_EQUAL = {"verify": {"compared": 10, "missing": 0, "extra": 0, "different": 0}}
+_TOO_LITTLE = {"target_recall": 0.41}
+
+
+@pytest.mark.parametrize(
+    ("found", "goes_on"),
+    [
+        ({"parity": {"target_recall": 0.99}}, True),
+        ({"parity": {"target_recall": None}}, True),
+        ({"parity": {**_TOO_LITTLE, "unchanged": {"recall": 0.95, "reached": True}}}, True),
+        ({"parity": {**_TOO_LITTLE, "unchanged": {"recall": None, "reached": None}}}, True),
+        ({"parity": {**_TOO_LITTLE, "unchanged": {"recall": 0.4, "reached": False}}}, False),
+        ({"parity": _TOO_LITTLE}, False),
+        ({**_EQUAL, "parity": _TOO_LITTLE}, False),
+        ({"kinds": {"memory": {"quarantined": 1}, "entity": {"quarantined": 1}}}, False),
+        ({"kinds": {"memory": {"quarantined": 1}}}, True),
+        (_EQUAL, False),
+    ],
+)
+def test_passes_decide_only_about_records_that_differ(found: dict[str, Any], goes_on: bool) -> None:
+    spec = {**ONLINE, "validation": {"parity": {"minRecall": "0.9"}}, "transfer": {"maxQuarantined": 1}}
+    w = World(spec=spec, bound=True, exits={"verify": [42]}, unproven=found)
+    w.run()
+    if goes_on:
+        assert w.status.phase == "Succeeded"
+        return
+    assert (w.status.phase, w.status.reason) == ("Validation", "ValidationFailed")
+    assert {c.type: c.status for c in w.status.conditions}["DataValidated"] == "False"
+    assert w.binding is not None
+    assert (w.binding.active, w.binding.revision) == ("a", 1), "no freeze was begun"
+
+
 def test_record_that_someone_else_changed_stops_the_switch() -> None:
     w = world("online-bound", conflicts=1)
     w.run()
@@ -293,6 +326,20 @@ def test_silent_worker_is_replaced_and_counted_apart() -> None:
     assert w.status.shards.replaced == 1
     w.run()
     assert w.status.phase == "Succeeded"
+
+
+@pytest.mark.parametrize("role", ["plan", "transfer", "verify"])
+def test_what_a_worker_failed_with_is_told_while_it_is_tried_again(role: str) -> None:
+    w = world("offline")
+    w.run(until=lambda: w.job(role) is not None)
+    said = "error[unavailable]: nobody answers"
+    w.pods["first"] = Pod("first", role, 1, phase="Failed", exit_code=3, error=said, since=w.now)  # type: ignore[arg-type]
+    w.reconcile()
+    (going,) = [c for c in w.status.conditions if c.type == "Reconciling"]
+    assert said in going.message
+    w.run()
+    assert w.status.phase == "Succeeded"
+    assert not any(said in c.message for c in w.status.conditions)
 
 
 def test_queued_without_a_place() -> None:

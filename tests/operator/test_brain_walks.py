@@ -5,6 +5,7 @@ A walk is drawn from a seed with weights: a machine that hypothesis steers hardl
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections.abc import Callable
 from datetime import timedelta
@@ -50,6 +51,7 @@ class Walk:
             (1, lambda: self.edit("operation", pick(["Abort", "SwitchBack", "SwitchBack"]))),
             (2, lambda: self.edit("retryToken", None)),
             (1, self.status_is_lost),
+            (1, self.lock_is_lost),
             (1, self.world.unfreeze),
             (1, self.delete),
         ]
@@ -99,6 +101,16 @@ class Walk:
     def status_is_lost(self) -> None:
         self.world.status, self.world.version = type(self.world.status)(), self.world.version + 1
 
+    def lock_is_lost(self) -> None:
+        """As where the status of the binding was made anew from the journals, and nobody was frozen."""
+        binding = self.world.binding
+        if binding is None:
+            return
+        serving = {"revision": binding.revision, "mode": "Serving", "active": binding.active}
+        if self.world.journal == serving:
+            version = str(int(binding.resource_version) + 1)
+            self.world.binding = dataclasses.replace(binding, resource_version=version, locked_by_uid="")
+
     def delete(self) -> None:
         if self.random.random() < 0.3:
             self.world.deleting = self.world.finalizer
@@ -123,7 +135,7 @@ class Walk:
         world.at_rest()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(seed=st.integers(0, 1 << 32))
 def test_walk(seed: int) -> None:
     Walk(seed).run()

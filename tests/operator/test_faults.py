@@ -44,7 +44,7 @@ def test_killed_at_every_phase(
         life.until(*phases[number:], "Succeeded")
         own_operator.restart()
         strikes()
-    status = life.until("Succeeded", secs=90)
+    status = life.until("Succeeded")
     assert [entry["phase"] for entry in status["history"]] == ["Pending", *phases, "Succeeded"]
     assert life.jobs_made() == sorted([*PODS, "m-retire-1"])
     life.at_rest("b", revision=4)
@@ -90,10 +90,10 @@ def test_nobody_leads_until_the_freeze_is_over(
     life.apply(**SWITCHED | {"cutover": cutover})
     frozen_until = life.until_step("FinalPass")["traffic"]["frozenUntil"]
     own_operator.process.kill9()
-    until(lambda: time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime()) > frozen_until, what="its end", deadline_secs=30)
+    until(lambda: time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime()) > frozen_until, what="its end")
     own_operator.process.start()
     life.until("TrafficSwitch", reason="Syncing")
-    until(lambda: clients.told["memory"][-1].mode == "Serving", what="the old side back", deadline_secs=20)
+    until(lambda: clients.told["memory"][-1].mode == "Serving", what="the old side back")
     assert clients.told["memory"][-1].active == "a"
 
 
@@ -104,9 +104,7 @@ def test_stopped_leader_is_replaced_and_does_nothing_twice(
         Operator(tier, tmp_path, home=namespace, watch_namespaces=namespace, name="one", **QUICK) as one,
         Operator(tier, tmp_path, home=namespace, watch_namespaces=namespace, name="two", **QUICK) as two,
     ):
-        until(
-            lambda: any("leads" in o.process.log_since_start() for o in (one, two)), what="a leader", deadline_secs=30
-        )
+        until(lambda: any("leads" in o.process.log_since_start() for o in (one, two)), what="a leader")
         first, second = (one, two) if "leads" in one.process.log_since_start() else (two, one)
         assert httpx.get(f"{second.url}/readyz").status_code == 200, "a standby is ready"
         standin(tmp_path / "standin", **STEPS["FinalPass"])
@@ -116,7 +114,8 @@ def test_stopped_leader_is_replaced_and_does_nothing_twice(
             second.leads()
             standin(tmp_path / "standin")
             life.until_step("Settled")
-        assert first.process.wait(deadline_secs=20) == 1, "it no longer leads, so it ends"
+        assert first.process.wait(deadline_secs=60) == 1, "it no longer leads, so it ends"
+        assert '"no longer leads, ends"' in first.process.log_since_start()
         assert life.until("Succeeded")["attempt"] == 1
         assert life.jobs_made() == sorted(PODS)
         life.at_rest("b", revision=4)
@@ -127,11 +126,11 @@ def test_released_lead_is_taken_at_once(tier: ApiTier, namespace: str, tmp_path:
         first.leads()
         with Operator(tier, tmp_path, home=namespace, watch_namespaces=namespace, name="second") as second:
             os.kill(first.process.pid, signal.SIGTERM)
-            assert first.process.wait(deadline_secs=20) == 0
+            assert first.process.wait(deadline_secs=60) == 0
             second.leads()
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(700)
 @pytest.mark.parametrize("secs", [0, pytest.param(60, marks=pytest.mark.slow_cluster)])
 def test_api_server_away_in_the_copy_and_in_the_freeze(
     secs: float,
@@ -154,7 +153,7 @@ def test_api_server_away_in_the_copy_and_in_the_freeze(
     life.until("BulkTransfer")
     outage()
     standin(tmp_path / "standin", **STEPS["FinalPass"])
-    life.until_step("FinalPass")
+    life.until_step("FinalPass", secs=200)  # the controllers of the cluster wait for longer and longer, too
     outage()
     standin(tmp_path / "standin")
     assert life.until("Succeeded", secs=200)["attempt"] == 1
@@ -175,8 +174,8 @@ def test_secret_that_is_rotated_reaches_the_applications(
     binding = resource("MemoryBinding", "memory", {"initialBackendRef": {"name": "graph"}})
     life.client.apply_all([*made, binding], namespace=namespace)
     with Operator(tier, tmp_path, home=namespace, watch_namespaces=namespace, resync_secs="1") as operator:
-        until(lambda: password() == "first", what="the Secret of the binding", deadline_secs=30)
+        until(lambda: password() == "first", what="the Secret of the binding")
         life.client.apply(secret("graph", "word", "second"), namespace=namespace)
-        until(lambda: password() == "second", what="the new password", deadline_secs=30)
+        until(lambda: password() == "second", what="the new password")
         assert "second" not in operator.process.log_since_start()
         assert not operator.errors()

@@ -15,7 +15,6 @@ from support.operating import Life, Operator, embedded, resource
 from support.stores import EmbeddedPlace
 from testbed.kubernetes.api_tier import ApiTier
 from testbed.kubernetes.local_kubelet import LocalKubelet
-from testbed.wait import until
 
 SPEC: dict[str, Any] = {
     "transfer": {"shards": 1},
@@ -87,7 +86,7 @@ def test_nothing_runs_backwards(life: Life, claims: Path, operator: Operator) ->
     ):
         life.client.delete(kind, name, namespace=life.namespace)
         life.client.until_gone(kind, name, namespace=life.namespace)
-    until(lambda: not life.objects("Job"), what="no Job", deadline_secs=30)
+    life.until_none("Job")
     life.client.apply_all([*embedded("file", "src"), *embedded("other", "dst"), BINDING], namespace=life.namespace)
     life.apply("file", "other", **spec)
     assert serves(life) == ("other", 4), "as in a new cluster: only the stores know"

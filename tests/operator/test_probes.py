@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from support.operating import Life, Operator, resource, server, standin
+from support.operating import Life, Operator, resource, secret, server, standin
 from testbed.kubernetes.client import KubernetesObject
 from testbed.kubernetes.local_kubelet import LocalKubelet
 from testbed.wait import until
@@ -19,7 +19,7 @@ def backend(life: Life, reason: str, *, name: str = "a") -> dict[str, Any]:
         conditions = (found.get("status") or {}).get("conditions") or []
         return any((c["type"], c["reason"]) == ("Reachable", reason) for c in conditions)
 
-    found = life.client.until("MemoryBackend", name, check, namespace=life.namespace, deadline_secs=60, what=reason)
+    found = life.client.until("MemoryBackend", name, check, namespace=life.namespace, what=reason)
     status: dict[str, Any] = found["status"]
     return status
 
@@ -33,7 +33,7 @@ def test_a_backend_is_probed_when_it_is_made_and_when_it_is_changed(
 ) -> None:
     status = backend(life, "Reachable")
     assert (status["reachable"], status["records"], status["observedGeneration"]) == (True, 300, 1)
-    until(lambda: not probes(life), what="no probe", deadline_secs=30)
+    until(lambda: not probes(life), what="no probe")
     changed = server("a")
     changed["spec"]["caps"] = {"concurrency": 2}
     life.client.apply(changed, namespace=life.namespace)
@@ -42,13 +42,10 @@ def test_a_backend_is_probed_when_it_is_made_and_when_it_is_changed(
         "a",
         lambda b: b["status"]["observedGeneration"] == 2,
         namespace=life.namespace,
-        deadline_secs=60,
     )
     binding = resource("MemoryBinding", "memory", {"initialBackendRef": {"name": "a"}})
     life.client.apply(binding, namespace=life.namespace)
-    life.client.until(
-        "MemoryBackend", "a", lambda b: bool(b["status"].get("users")), namespace=life.namespace, deadline_secs=60
-    )
+    life.client.until("MemoryBackend", "a", lambda b: bool(b["status"].get("users")), namespace=life.namespace)
     pods = kubelet.pods(labels={"memferry.dev/backend": "b"})
     assert len(pods) == 1, "nothing refers to it and nobody changed it"
 
@@ -57,11 +54,7 @@ def test_what_a_probe_is_made_with_goes_with_its_backend(life: Life, kubelet: Lo
     backend(life, "Reachable")
     life.client.delete("MemoryBackend", "a", namespace=life.namespace)
     for kind in ("Job", "ConfigMap", "Secret", "Role", "RoleBinding", "ServiceAccount"):
-        until(
-            lambda kind=kind: not life.client.objects(kind, namespace=life.namespace, labels="memferry.dev/backend=a"),  # type: ignore[misc]
-            what=f"no {kind}",
-            deadline_secs=30,
-        )
+        life.until_none(kind, labels="memferry.dev/backend=a")
 
 
 def test_a_store_that_is_away_holds_up_a_migration_until_it_answers(
@@ -74,10 +67,21 @@ def test_a_store_that_is_away_holds_up_a_migration_until_it_answers(
     life.client.apply(changed, namespace=life.namespace)
     backend(life, "Unreachable")
     life.apply()
-    status = life.until("Pending", reason="BackendUnavailable")
-    stalled = next(c for c in status["conditions"] if c["type"] == "Stalled")
-    assert "MemoryBackend a: unavailable: no route to a" in stalled["message"]
+    life.until("Pending", reason="BackendUnavailable")
+    life.until_told("Stalled", "MemoryBackend a: unavailable: no route to a")
     standin(tmp_path / "standin")
+    assert life.until("Succeeded", secs=120)["attempt"] == 1, "it goes on without being asked"
+
+
+def test_a_secret_that_comes_late_is_waited_for_by_name(life: Life, kubelet: LocalKubelet, operator: Operator) -> None:
+    changed = server("a")
+    changed["spec"]["apiKey"] = {"secretRef": {"name": "late", "key": "word"}}
+    life.client.apply(changed, namespace=life.namespace)
+    backend(life, "KeyMissing")
+    life.apply()
+    life.until("Pending", reason="BackendUnavailable")
+    life.until_told("Stalled", "MemoryBackend a: Secret late is not there")
+    life.client.apply(secret("late", "word", "open"), namespace=life.namespace)
     assert life.until("Succeeded", secs=120)["attempt"] == 1, "it goes on without being asked"
 
 
@@ -90,14 +94,13 @@ def test_a_probe_that_dies_is_tried_again(
     changed["spec"]["caps"] = {"concurrency": 2}
     with kubelet.holding_starts():
         life.client.apply(changed, namespace=life.namespace)
-        job = until(lambda: probes(life), what="a probe", deadline_secs=30)[0]
+        job = until(lambda: probes(life), what="a probe")[0]
         life.client.delete("Job", job["metadata"]["name"], namespace=life.namespace)
     life.client.until(
         "MemoryBackend",
         "a",
         lambda b: b["status"]["observedGeneration"] == 2,
         namespace=life.namespace,
-        deadline_secs=60,
     )
 
 

@@ -17,7 +17,6 @@ from testbed.kubernetes.api_tier import ApiTier
 from testbed.kubernetes.local_kubelet import LocalKubelet
 from testbed.neo4j import Neo4jServer
 from testbed.qdrant import QdrantServer
-from testbed.wait import until
 
 RECORDS = 300
 
@@ -87,4 +86,4 @@ def test_deleted_backend_in_the_middle_of_a_retry(life: Life, kubelet: LocalKube
     assert "store-missing" in next(c["message"] for c in status["conditions"] if c["type"] == "Stalled")
     life.client.delete("MemoryMigration", "m", namespace=life.namespace)
     life.client.until_gone("MemoryMigration", "m", namespace=life.namespace)
-    until(lambda: not life.objects("Job"), what="no Job", deadline_secs=30)
+    life.until_none("Job")

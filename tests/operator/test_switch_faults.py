@@ -87,7 +87,7 @@ def test_worker_that_dies_in_the_freeze(
         process.kill9()
     else:
         life.client.delete("Pod", next(n for n in life.running() if "-switch-" in n), namespace=life.namespace)
-    process.wait(deadline_secs=30)
+    process.wait(deadline_secs=60)
     standin(tmp_path / "standin")
     assert life.until("Succeeded")["attempt"] == 1
     life.at_rest("b", revision=4)
@@ -100,7 +100,7 @@ def test_no_freeze_begins_before_its_worker_runs(
     standin(tmp_path / "standin", transfer=HOLD)
     life.apply(**SWITCHED)
     life.until("BulkTransfer")
-    until(lambda: len(life.running()) == 3, what="every shard", deadline_secs=20)
+    until(lambda: len(life.running()) == 3, what="every shard")
     quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "full"}, "spec": {"hard": {"pods": "1"}}}
     if why == "quota":
         life.client.apply(quota, namespace=life.namespace)
@@ -110,7 +110,7 @@ def test_no_freeze_begins_before_its_worker_runs(
     if why == "quota":
         quota["spec"] = {"hard": {"pods": "0"}}
         life.client.apply(quota, namespace=life.namespace)
-        until(lambda: refused(life), what="a pod that is refused", deadline_secs=20)
+        until(lambda: refused(life), what="a pod that is refused")
         standin(tmp_path / "standin")
         life.until("TrafficSwitch", reason="Syncing")
         assert clients.told["memory"] == [Told(1, "Serving", "a")]
@@ -121,9 +121,9 @@ def test_no_freeze_begins_before_its_worker_runs(
             worker.kill9()
             standin(tmp_path / "standin")
             life.until("TrafficSwitch", reason="Syncing")
-            until(lambda: pending(life), what="the next pod of the switch", deadline_secs=30)
+            until(lambda: pending(life), what="the next pod of the switch")
             assert clients.told["memory"] == [Told(1, "Serving", "a")]
-    life.until("Succeeded", secs=90)
+    life.until("Succeeded")
     life.at_rest("b", revision=4)
 
 
@@ -151,7 +151,7 @@ def test_status_that_is_wiped(
         life.until(when)
     life.client.patch("MemoryMigration", "m", {"status": None}, namespace=life.namespace, subresource="status")
     standin(tmp_path / "standin")
-    status = life.until("Succeeded", secs=90)
+    status = life.until("Succeeded")
     life.at_rest("b")
     assert status["attempt"] == (1 if when == "Succeeded" else 2)
     if when == "Succeeded":
@@ -161,11 +161,12 @@ def test_status_that_is_wiped(
 def test_made_again_after_success(life: Life, kubelet: LocalKubelet, clients: StandinClients) -> None:
     life.apply(**SWITCHED)
     life.until("Succeeded")
+    jobs = {job["metadata"]["uid"] for job in life.objects("Job")}
     life.client.delete("MemoryMigration", "m", namespace=life.namespace)
     life.client.until_gone("MemoryMigration", "m", namespace=life.namespace)
     life.apply(**SWITCHED)
     life.until("Pending", reason="SourceNotActive")
-    assert not life.objects("Job")
+    assert {job["metadata"]["uid"] for job in life.objects("Job")} <= jobs, "nothing ran again"
     life.at_rest("b", revision=4)
 
 
@@ -177,8 +178,8 @@ def test_namespace_that_ends_in_the_freeze(
     life.apply(**SWITCHED)
     life.until_step("FinalPass")
     life.client.delete("Namespace", life.namespace)
-    until(lambda: Told(3, "Serving", "a") in clients.told["memory"], what="the old side back", deadline_secs=20)
-    until(lambda: not life.objects("Pod"), what="no pod", deadline_secs=20)
+    until(lambda: Told(3, "Serving", "a") in clients.told["memory"], what="the old side back")
+    life.until_none("Pod")
     if whole:
         life.client.until_gone("Namespace", life.namespace, deadline_secs=110)
 
@@ -190,7 +191,7 @@ def test_workloads_that_are_restarted(life: Life, kubelet: LocalKubelet, clients
     life.client.apply_all([deployment(), resource("MemoryBinding", "memory", restart)], namespace=life.namespace)
     kubelet.process({"app": "app"})
     life.apply(**SWITCHED)
-    life.until("Succeeded", secs=90)
+    life.until("Succeeded")
     life.at_rest("b", revision=4)
     found = life.client.get("Deployment", "app", namespace=life.namespace)
     assert found["spec"]["template"]["metadata"]["annotations"]["memferry.dev/restarted-for"] in {"3", "4"}

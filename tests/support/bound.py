@@ -5,18 +5,33 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
 import memferry
+from support.checker import read_embedded
 from support.fake_api import FakeApi, binding_status, kubeconfig, projection
 from testbed import wait
+from testbed.neo4j import Neo4jServer
 from testbed.process import ManagedProcess
 
-__all__ = ["LEASE_SECS", "Application", "Bound", "Switched", "World", "carry", "switch"]
+__all__ = [
+    "LEASE_SECS",
+    "Application",
+    "Bound",
+    "Notes",
+    "Switched",
+    "World",
+    "carry",
+    "graph_notes",
+    "lost",
+    "notes",
+    "switch",
+    "switches",
+]
 
 LEASE_SECS = 3
 
@@ -45,7 +60,7 @@ class World:
 
     def until_said(self, pod: str, revision: int, mode: str, active: str) -> None:
         wanted = (revision, mode, active)
-        wait.until(lambda: self.said(pod) == wanted, what=f"{pod} acknowledges {wanted}", deadline_secs=60)
+        wait.until(lambda: self.said(pod) == wanted, what=f"{pod} acknowledges {wanted}")
 
     def ids(self, side: str) -> set[str]:
         with memferry.open(self.stores[side]) as store:
@@ -116,14 +131,41 @@ class Application:
         return {line["id"] for line in self.lines("written")}
 
     def switches(self) -> list[float]:
-        """Seconds from the last write that was acknowledged on one side to the first one on the other."""
-        pairs = pairwise(self.lines("written"))
-        return [later["at"] - before["at"] for before, later in pairs if later["active"] != before["active"]]
+        """See `switches`."""
+        return switches(self.lines("written"))
 
     def goes_on(self, writes: int = 3) -> None:
         """Waits until so many more writes are acknowledged."""
         wanted = len(self.lines("written")) + writes
-        wait.until(lambda: len(self.lines("written")) >= wanted, what=f"{self.pod} goes on writing", deadline_secs=60)
+        wait.until(lambda: len(self.lines("written")) >= wanted, what=f"{self.pod} goes on writing")
+
+
+def switches(written: Iterable[Mapping[str, Any]]) -> list[float]:
+    """Seconds from the last write that was acknowledged on one side to the first one on the other."""
+    pairs = pairwise(written)
+    return [later["at"] - before["at"] for before, later in pairs if later["active"] != before["active"]]
+
+
+Notes = dict[str, str | None]
+"""Content of every memory, by id."""
+
+
+def notes(path: Path) -> Notes:
+    """Those of an embedded store, read without memferry."""
+    records = read_embedded(path).records
+    return {key: fields["content"] for (kind, key), fields in records.items() if kind == "memory"}
+
+
+def graph_notes(neo4j: Neo4jServer) -> Notes:
+    """Those of a graph, read without memferry."""
+    text = "MATCH (n:MemferryMemory) RETURN coalesce(n.full_id, n.id), n.content"
+    with neo4j.driver() as driver, driver.session(database="neo4j") as session:
+        return {row[0]: row[1] for row in session.run(text).values()}
+
+
+def lost(acknowledged: Iterable[str], found: Notes) -> set[str]:
+    """Ids of writes of `app` that are not there, or not as they were written."""
+    return {one for one in acknowledged if found.get(one) != f"note {int(one.removeprefix('app-'))} of app"}
 
 
 class Bound(Protocol):

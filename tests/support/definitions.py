@@ -32,4 +32,4 @@ def wait_until_served(tier: ApiTier) -> None:
                 return False
             return True
 
-        wait.until(answers, what=f"the API of {kind}", deadline_secs=30)
+        wait.until(answers, what=f"the API of {kind}")

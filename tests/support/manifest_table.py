@@ -239,6 +239,11 @@ _NAMED = backend("qdrant, address: x, collection: y, identity: one, apiKey: {env
 CHANGES: Final = [
     Change("another source", migration(), {"source": {"backendRef": {"name": "c"}}}, "spec.source"),
     Change("another target", migration(), {"target": {"backendRef": {"name": "c"}}}, "spec.target"),
+    Change("another strategy", migration(), {"strategy": "Online"}, "spec.strategy"),
+    Change("the strategy that is the default, said", migration(), {"strategy": "Offline"}),
+    Change("another binding", migration("cutover: {bindingRef: {name: a}}"), {"cutover": {"bindingRef": {"name": "b"}}}, "spec.cutover.bindingRef"),
+    Change("a binding from now on", migration(), {"cutover": {"bindingRef": {"name": "b"}}}, "spec.cutover.bindingRef"),
+    Change("no binding any more", migration("cutover: {bindingRef: {name: a}}"), {"cutover": None}, "spec.cutover.bindingRef"),
     Change("approval, operation and tokens", migration(), {"cutover": {"approve": "x"}, "operation": "Abort", "operationToken": "1"}),
     Change("suspended and slower", migration(), {"suspend": True, "transfer": {"parallelism": 1}}),
     Change("another backend", _CLAIMED, {"backend": "jsonl"}, "spec.backend"),

@@ -17,6 +17,7 @@ from typing import Any, Final, Self
 
 import yaml
 
+from support.bound import Notes, graph_notes, lost, notes
 from support.chart_files import CHART
 from support.documents import Document, memory, vector
 from support.image import IMAGE
@@ -57,11 +58,9 @@ class Servers:
         self.graph_address = tier.expose(neo4j.port)
         self.vectors_address = tier.expose(qdrant.port)
 
-    def notes(self) -> dict[str, str]:
+    def notes(self) -> Notes:
         """Content of every memory in the graph, by id; past memferry."""
-        with self.neo4j.driver() as driver, driver.session(database="neo4j") as session:
-            found = session.run("MATCH (m:MemferryMemory) RETURN m.id AS id, m.content AS content")
-            return {row["id"]: row["content"] for row in found}
+        return graph_notes(self.neo4j)
 
     def points(self, collection: str) -> int:
         """How many points are in a collection; past memferry."""
@@ -132,6 +131,18 @@ class Agents:
     def apply(self, content: Mapping[str, Any]) -> None:
         """Server-side apply."""
         self.client.apply(content, namespace=self.namespace)
+
+    def add_target(self, name: str) -> None:
+        """The same hybrid under another name, and into a collection of its own."""
+        self.collection = f"{self.namespace}-{name}"
+        for kind in ("graph", "vectors", "hybrid"):
+            made = copy.deepcopy(self._resources["MemoryBackend", f"agents-{kind}"])
+            made["metadata"]["name"] = f"{name}-{kind}"
+            if kind == "vectors":
+                made["spec"]["collection"] = self.collection
+            if kind == "hybrid":
+                made["spec"] |= {"graphRef": {"name": f"{name}-graph"}, "vectorsRef": {"name": f"{name}-vectors"}}
+            self.apply(made)
 
     def migrate(self, **spec: Any) -> None:
         """Applies the migration, changed."""
@@ -213,10 +224,22 @@ class Agents:
         said: list[dict[str, Any]] = self.wait_until(closed, what="the end of the application", secs=60)
         return [line for line in said if line["event"] == "written"]
 
-    def lost(self, written: Iterable[Mapping[str, Any]]) -> list[str]:
+    def lost(self, written: Iterable[Mapping[str, Any]]) -> set[str]:
         """Ids of those writes that the target has not, or not as they were written."""
-        found = self.servers.notes()
-        return [one["id"] for one in written if found.get(one["id"]) != f"note {int(one['id'][-8:])} of app"]
+        return lost((one["id"] for one in written), self.servers.notes())
+
+    def lost_at_home(self, written: Iterable[Mapping[str, Any]]) -> set[str]:
+        """Ids of those writes that the embedded store has not, or not as they were written."""
+        return lost((one["id"] for one in written), notes(self.path))
+
+    def end_zombie(self, pod: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Kills the application of a pod that the cluster has forgotten; every write that was acknowledged to it."""
+        self.signal(pod, signal.SIGKILL)
+        name, uid = pod["metadata"]["name"], pod["metadata"]["uid"]
+        script = 'cat "/var/log/pods/$0_$1_$2/agents/"*.log'
+        said = self.tier.box.run(["sh", "-c", script, self.namespace, name, uid], what="reading the log of a zombie")
+        told = [json.loads(line.split(" ", 3)[3]) for line in said.splitlines() if " stdout F {" in line]
+        return [line for line in told if line["event"] == "written"]
 
     def worker(self, role: str) -> dict[str, Any]:
         """A pod that works in a role, as soon as it has said something."""

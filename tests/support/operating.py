@@ -14,12 +14,13 @@ from typing import Any, Self
 
 import httpx
 
+from testbed.errors import TestbedError
 from testbed.kubernetes.api_tier import ApiTier
 from testbed.kubernetes.client import KubernetesClient, KubernetesObject
 from testbed.neo4j import Neo4jServer
 from testbed.process import ManagedProcess
 from testbed.qdrant import QdrantServer
-from testbed.wait import until
+from testbed.wait import EVENTUALLY_SECS, until
 
 __all__ = [
     "SWITCHED",
@@ -57,7 +58,7 @@ class Operator:
             [str(Path(sys.executable).parent / "memferry-operator")],
             log_path=self.log_path,
             ready=lambda: '"serves health' in self.process.log_since_start(),
-            ready_deadline_secs=30,
+            ready_deadline_secs=60,
             env=environment,
         )
 
@@ -98,7 +99,7 @@ class Operator:
 
     def leads(self) -> None:
         """Waits until it does."""
-        until(lambda: '"message": "leads"' in self.process.log_since_start(), what="a leader", deadline_secs=60)
+        until(lambda: '"message": "leads"' in self.process.log_since_start(), what="a leader")
 
 
 SWITCHED: dict[str, Any] = {
@@ -122,7 +123,7 @@ class Life:
     def apply(self, source: str = "a", target: str = "b", **spec: Any) -> None:
         self.client.apply(migration("m", source, target, **spec), namespace=self.namespace)
 
-    def until(self, *phases: str, reason: str = "", secs: float = 60) -> dict[str, Any]:
+    def until(self, *phases: str, reason: str = "", secs: float = EVENTUALLY_SECS) -> dict[str, Any]:
         def check(found: KubernetesObject) -> bool:
             status = found.get("status", {})
             return status.get("phase") in phases and (not reason or status["reason"] == reason)
@@ -134,7 +135,7 @@ class Life:
         status: dict[str, Any] = found["status"]
         return status
 
-    def until_step(self, *steps: str, secs: float = 60) -> dict[str, Any]:
+    def until_step(self, *steps: str, secs: float = EVENTUALLY_SECS) -> dict[str, Any]:
         """Waits until the switch is at one of these steps."""
 
         def check(found: KubernetesObject) -> bool:
@@ -145,6 +146,17 @@ class Life:
         )
         status: dict[str, Any] = found["status"]
         return status
+
+    def until_told(self, condition: str, text: str, *, secs: float = EVENTUALLY_SECS) -> None:
+        """Waits until the message of a condition has this in it."""
+
+        def check(found: KubernetesObject) -> bool:
+            conditions = found.get("status", {}).get("conditions", [])
+            return any(c["type"] == condition and text in c["message"] for c in conditions)
+
+        self.client.until(
+            "MemoryMigration", "m", check, namespace=self.namespace, deadline_secs=secs, what=f"{condition}: {text}"
+        )
 
     def at_rest(self, active: str, *, revision: int = 0) -> None:
         """Waits until nothing is frozen, nobody holds the binding, this side serves, and no worker runs."""
@@ -157,7 +169,7 @@ class Life:
         self.client.until(
             "MemoryBinding", "memory", check, namespace=self.namespace, what=f"the binding at rest on {active}"
         )
-        until(lambda: not self.running(), what="no workers", deadline_secs=30)
+        until(lambda: not self.running(), what="no workers")
 
     def jobs_made(self) -> list[str]:
         """Names of the Jobs that were ever made for the migration; those that probe its backends come and go."""
@@ -173,6 +185,19 @@ class Life:
 
     def objects(self, kind: str) -> list[KubernetesObject]:
         return self.client.objects(kind, namespace=self.namespace, labels="memferry.dev/migration=m")
+
+    def until_none(self, kind: str, *, labels: str = "memferry.dev/migration=m") -> None:
+        """Waits until no such object is left; says which are, where they stay."""
+        left: list[KubernetesObject] = []
+
+        def gone() -> bool:
+            left[:] = self.client.objects(kind, namespace=self.namespace, labels=labels)
+            return not left
+
+        try:
+            until(gone, what=f"no {kind}")
+        except TestbedError as error:
+            raise TestbedError(f"{error}\n{json.dumps([one['metadata'] for one in left], indent=1)}") from error
 
     def running(self) -> list[str]:
         over = {"Succeeded", "Failed"}

@@ -102,7 +102,7 @@ class Account:
     def _events(self) -> Iterator[_Event]:
         user = f"system:serviceaccount:{self.namespace}:{self.name}"
         for event in self.cluster.audit_events():
-            if event["user"]["username"] == user and "objectRef" in event and "responseStatus" in event:
+            if event["user"].get("username") == user and "objectRef" in event and "responseStatus" in event:
                 yield event
 
     def _right(self, event: _Event) -> Right:

@@ -31,7 +31,6 @@ def look(job: Job, name: str, **asked: str) -> dict[str, Any]:
     return probe(replace(pod, journals=json.dumps(asked)))
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     ("kind", "version"), [("embedded", False), ("jsonl", False), ("qdrant", False), ("hybrid", True)]
 )

@@ -14,7 +14,10 @@ from typing import Any
 import pytest
 
 from memferry.application import Store
+from memferry.errors import StoreError
 from memferry.ledger import Ledger
+from memferry.phases.home import Home
+from memferry.phases.journal import Entry, write_journal
 from memferry.phases.passes import Passes
 from memferry.phases.plan import migration_id
 from memferry.phases.rollback import rollback
@@ -64,7 +67,6 @@ def memory(identity: str, content: str = "new") -> Record:
 # -- there
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("kind", ["embedded", "qdrant", "hybrid"])
 def test_passes_carry_what_the_source_became(kind: str, make_job: MakeJob) -> None:
     with driving(proven(make_job(kind, records=40, **ONLINE))) as driver:
@@ -223,6 +225,27 @@ def test_a_target_that_finds_too_little_is_told(copied: Job, monkeypatch: pytest
         assert (told["samples"], told["recall"], told["reached"]) == (5, 0.0, False)
 
 
+def test_what_the_application_wrote_meanwhile_is_apart_from_what_the_target_finds(
+    copied: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copied.spec["validation"] = {"parity": {"queries": 8, "k": 3, "minRecall": "0.9"}}
+    with driving(copied) as driver, application(driver.source) as store:
+        nearer = [record for record in store.list(kind="memory") if record.vectors]
+        store.put([replace(record, id=f"new-{record.id}-{n}") for record in nearer for n in range(3)])
+    found = copied.run("verify")
+    assert found.code == 42, "it is not the same"
+    parity = found.final()["parity"]
+    assert parity["target_recall"] < 0.9
+    assert (parity["unchanged"]["recall"], parity["unchanged"]["reached"]) == (1.0, True)
+    search = Store.search
+
+    def broken(self: Store, *args: Any, **named: Any) -> Any:
+        return search(self, *args, **named) if named.get("exact") else []
+
+    monkeypatch.setattr(Store, "search", broken)
+    assert copied.run("verify").final()["parity"]["unchanged"]["reached"] is False
+
+
 def test_stores_that_cannot_be_searched_say_nothing(make_job: MakeJob) -> None:
     with driving(proven(make_job("embedded", records=10, **ONLINE))) as driver:
         driver.work = replace(driver.work, ends=replace(driver.work.ends, source=parse_url("jsonl:none.jsonl")))
@@ -240,7 +263,6 @@ def use(store: Store) -> None:
     store.delete_many([("memory", "m0002"), ("relation", "r0003")])
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("kind", ["embedded", "qdrant", "neo4j"])
 def test_what_was_written_since_goes_home_and_nothing_else(kind: str, make_job: MakeJob) -> None:
     job = proven(make_job(kind, records=40, **ONLINE))
@@ -312,6 +334,37 @@ def test_stray_writes_at_home_are_listed_and_never_written_over(copied: Job) -> 
         assert {one for _, one in stray["ids"]} == ids - {"m0002", "m0008"}
 
 
+def test_a_target_that_goes_away_is_told_by_every_probe(copied: Job) -> None:
+    there, away = copied.claims / "dst", copied.claims / "away"
+    with driving(copied) as driver:
+        driver.flip()
+        assert driver.done("Probe", stray=True)["stray"]["records"] == 0
+        assert driver.done("Pass", direction="Back")["changed"] == 0
+        there.rename(away)
+        for _ in range(2):
+            told = driver.done("Probe", stray=True)
+            assert (told["source"]["reachable"], told["target"]["reachable"]) == (True, False)
+            driver.do("Pass", direction="Back")
+        away.rename(there)
+        assert driver.done("Probe", stray=True)["stray"]["records"] == 0
+
+
+def test_a_home_that_cannot_be_looked_at_leaves_the_rest_of_a_probe(
+    copied: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with driving(copied) as driver:
+        driver.flip()
+
+        def stray(_: Home) -> list[tuple[str, str]]:
+            raise StoreError("io", "the disk")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Home, "stray", stray)
+            told = driver.done("Probe", stray=True)
+        assert (told["target"]["reachable"], told["stray"]["error"]["code"]) == (True, "io")
+        assert driver.done("Probe", stray=True)["stray"]["records"] == 0
+
+
 def test_what_went_home_can_be_taken_back(copied: Job) -> None:
     home = copied.claims / "src" / "agents.db"
     before = read_embedded(home)
@@ -347,6 +400,15 @@ def test_a_pass_never_goes_into_the_active_side(copied: Job) -> None:
         driver.done("Pass", direction="Back")
         driver.done("Journal", revision=4, mode="Serving", active="a", frozenUntil=None, lockedBy="u")
         assert driver.failed("Pass", direction="Back") == "journal"
+
+
+@pytest.mark.parametrize("direction", ["Forward", "Back"])
+def test_no_pass_where_a_third_store_is_active(copied: Job, direction: str) -> None:
+    with driving(copied) as driver:
+        driver.flip()
+        write_journal(driver.source, "memory", Entry(9, "Serving", "c"))
+        assert driver.failed("Pass", direction=direction) == "journal"
+        assert driver.failed("FinalPass", direction=direction) == "journal"
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -437,6 +499,13 @@ def test_the_source_is_deleted_record_by_record(copied: Job) -> None:
     with driving(copied) as driver:
         assert ids(driver.source) == set()
         assert len(ids(driver.target)) == 160
+
+
+def test_the_policy_that_was_confirmed_holds_over_the_one_of_the_manifest(copied: Job) -> None:
+    told = copied.done("retire", MEMFERRY_DECOMMISSION="Delete")
+    assert (told["deleted"], told["remains"]["records"]) == (160, 0)
+    found = retiring(copied).run("retire", MEMFERRY_DECOMMISSION="Retain")
+    assert (found.code, found.final()["error"]["code"]) == (43, "invalid")
 
 
 def test_what_was_not_moved_stays(make_job: MakeJob) -> None:

@@ -45,7 +45,6 @@ def proven(job: Job, found: dict[str, Any], records: int) -> None:
     assert total(url(job, "b")) == total(alone)
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("kind", TARGETS)
 def test_shards_side_by_side_one_killed_and_done_again(kind: str, make_job: MakeJob) -> None:
     job = make_job(kind, records=150, transfer={"shards": 3, "parallelism": 3})
@@ -69,7 +68,6 @@ def test_shards_side_by_side_one_killed_and_done_again(kind: str, make_job: Make
     proven(job, job.done("verify"), 600)
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("kind", TARGETS)
 def test_the_older_of_two_workers_of_a_shard_writes_nothing_more(kind: str, make_job: MakeJob) -> None:
     job = make_job(kind, records=100, transfer={"shards": 1})

@@ -71,13 +71,18 @@ def _operation(draft: Draft) -> None:
 
 
 def _abort(draft: Draft) -> str | None:
-    """The source stays active and unfrozen, the target stays as it is."""
+    """What serves stays active and unfrozen; both stores stay as they are."""
     phase, traffic = draft.status.phase, draft.traffic
     if phase in TERMINAL:
         return f"the migration is over: {phase}"
     forward = traffic.direction == "Forward"
     if phase in _COPYING or (phase == "TrafficSwitch" and forward and traffic.step != "Serving"):
         draft.enter("Aborted", Reason.ABORTED, "as asked; `memferry rollback` removes what was written")
+        return None
+    if phase == "TrafficSwitch" and not forward:
+        if traffic.step == "Serving":
+            return f"{draft.source} serves already"
+        monitoring.stay(draft)
         return None
     return f"{draft.target} serves already; SwitchBack goes home"
 

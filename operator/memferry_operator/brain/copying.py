@@ -46,10 +46,8 @@ def bulk_transfer(draft: Draft) -> None:
             draft.enter("Validation", Reason.VERIFYING)
     elif job.failure is not None:
         draft.stall(*jobs.failure(draft, job))
-    elif not draft.spec.suspend:
-        replace_silent(draft, job)
-        if draft.stalled is None:
-            draft.going(Reason.COPYING)
+    elif not draft.spec.suspend and not replace_silent(draft, job):
+        draft.going(Reason.COPYING, jobs.trouble(draft, job))
 
 
 def parallelism(draft: Draft) -> int:
@@ -94,10 +92,13 @@ def _report(draft: Draft, job: Job, shards: int) -> None:
     )
 
 
-def replace_silent(draft: Draft, job: Job) -> None:
+def replace_silent(draft: Draft, job: Job) -> bool:
     """Ends pods whose numbers have not moved for `stallTimeout`; their Job starts others.
 
     These deletions are counted here, apart from the Job's own backoff.
+
+    Returns:
+        Whether one cannot be started or replaced any more, and stalled.
     """
     limit = times.duration(draft.spec.transfer.stall_timeout)
     replaced = draft.status.shards.replaced if draft.status.shards else 0
@@ -106,7 +107,7 @@ def replace_silent(draft: Draft, job: Job) -> None:
             continue
         if pod.phase == "Pending" and pod.since and draft.now - pod.since > _UNSCHEDULABLE_AFTER:
             draft.stall(StallReason.WORKER_UNSCHEDULABLE, f"pod {pod.name} waits: {pod.waiting or 'not scheduled'}")
-            return
+            return True
         moved = _moved(draft, pod)
         if pod.phase != "Running" or moved is None:
             continue
@@ -114,19 +115,22 @@ def replace_silent(draft: Draft, job: Job) -> None:
             draft.wake(limit - (draft.now - moved) + timedelta(seconds=1))
         elif replaced >= _MOST_REPLACED:
             draft.stall(StallReason.NO_PROGRESS, f"pod {pod.name}: no progress, and {replaced} were replaced before")
-            return
+            return True
         else:
             replaced += 1
             draft.act(DeletePod(pod.name))
     if draft.status.shards:
         draft.update(shards=draft.status.shards.model_copy(update={"replaced": replaced}))
+    return False
 
 
 def _moved(draft: Draft, pod: Pod) -> datetime | None:
-    """When the pod's numbers moved last, at the earliest when it began."""
+    """When the pod's numbers moved last, at the earliest when it began; the switch worker rests, and only beats."""
     name = draft.observed.name
     lease = draft.observed.leases.get(
         names.shard(name, pod.index) if pod.role == "transfer" else names.lease(name, pod.role),
     )
     told = lease.progress.progressed_at if lease and lease.progress and lease.holder == pod.name else None
+    if pod.role == "switch" and lease and lease.holder == pod.name:
+        told = lease.renewed_at
     return max([at for at in (told, pod.since) if at is not None], default=None)

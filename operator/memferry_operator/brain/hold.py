@@ -15,11 +15,14 @@ __all__ = ["held", "offline"]
 
 _WINDOW: Final = timedelta(minutes=3)
 """How long a freeze lasts that nobody extends."""
+_LOOK_AGAIN: Final = timedelta(seconds=5)
 
 
 def offline(draft: Draft) -> bool:
-    """Whether the application is frozen for the whole copy."""
-    return draft.spec.strategy == "Offline" and draft.spec.cutover.binding_ref is not None
+    """Whether the application is frozen for the whole copy, as was asked for when the freeze began."""
+    step = draft.traffic.step
+    begun = step == "Frozen" or (draft.status.phase != "TrafficSwitch" and step != "Preparing")
+    return (draft.spec.strategy == "Offline" or begun) and draft.spec.cutover.binding_ref is not None
 
 
 def held(draft: Draft) -> bool:
@@ -33,13 +36,16 @@ def held(draft: Draft) -> bool:
     if binding is None:
         draft.stall(StallReason.BINDING_MISSING, "the MemoryBinding is gone")
         return False
-    if draft.spec.suspend or draft.stalled or draft.traffic.step in {"Returning", "Settled"}:
+    waits = draft.stalled == StallReason.WORKER_UNSCHEDULABLE and draft.traffic.step == "Preparing"
+    if draft.spec.suspend or (draft.stalled and not waits) or draft.traffic.step in {"Returning", "Settled"}:
         _given_back(draft)
         return False
     if draft.traffic.step == "Preparing":
-        draft.going(Reason.FREEZING, "waits for the switch worker")
-        if switch.ensure_worker(draft) and steps.alive(draft):
-            steps.begin_freeze(draft, binding, draft.now + _WINDOW)
+        if switch.ensure_worker(draft) and not switch.silent(draft):
+            draft.going(Reason.FREEZING, "waits for the switch worker")
+            draft.wake(_LOOK_AGAIN)
+            if steps.alive(draft):
+                steps.begin_freeze(draft, binding, draft.now + _WINDOW)
     elif draft.traffic.step == "Freezing":
         draft.going(Reason.FREEZING, "clients finish what is in flight")
         steps.drive(draft, binding)
@@ -70,6 +76,9 @@ def _extend(draft: Draft) -> None:
         return
     if binding.revision > draft.traffic.revision:
         steps.drive(draft, binding)
+        return
+    if until is not None and draft.now > until:
+        steps.begin_return(draft, "nobody led while the freeze ended")
         return
     if until is None or until - draft.now < _WINDOW / 2:
         until = draft.now + _WINDOW

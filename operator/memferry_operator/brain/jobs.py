@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from memferry.manifest.status import StallReason
 from memferry_operator.actions import CreateJob, DeleteJob, PatchJob, Prepare
+from memferry_operator.brain import times
 from memferry_operator.brain.draft import Draft
 from memferry_operator.names import Role
 from memferry_operator.observed import Job
 
-__all__ = ["DATA", "REFUSED", "ensure", "failure", "fresh"]
+__all__ = ["DATA", "REFUSED", "ensure", "failure", "fresh", "trouble"]
 
 DATA, REFUSED = 42, 43
 """Exit codes of a worker: the data are not as they must be, what was asked is refused."""
@@ -40,6 +41,18 @@ def ensure(
     if not job.ended and (job.suspended != suspend or job.parallelism != parallelism):
         draft.act(PatchJob(job.name, parallelism, suspend))
     return job
+
+
+def trouble(draft: Draft, job: Job | None) -> str:
+    """Why workers of a Job have failed that is still tried; empty where none has."""
+    if job is None:
+        return ""
+    pods = (pod for pod in draft.observed.pods if (pod.role, pod.attempt) == (job.role, job.attempt))
+    failed = [pod for pod in pods if pod.error]
+    if not failed:
+        return ""
+    last = max(failed, key=lambda pod: pod.since or times.LONG_AGO)
+    return f"tried again, workers that failed so far: {len(failed)}, the last one with {last.error}"
 
 
 def failure(draft: Draft, job: Job) -> tuple[StallReason, str]:

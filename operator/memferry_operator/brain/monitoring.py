@@ -7,33 +7,34 @@ from typing import Final
 
 from memferry.manifest.status import MonitoringStatus, StallReason
 from memferry_operator.actions import Emit
-from memferry_operator.brain import steps, switch, times
+from memferry_operator.brain import jobs, steps, switch, times
 from memferry_operator.brain.draft import Draft
 from memferry_operator.observed import Answer
 from memferry_operator.reasons import Reason
 
-__all__ = ["monitoring", "switch_back"]
+__all__ = ["carry_home", "monitoring", "stay", "switch_back"]
 
-_PATIENCE: Final = timedelta(minutes=2)
-"""A probe without an answer for so long was none."""
+_LATE: Final = timedelta(minutes=2)
+"""A check that is due for so long and not answered is spoken of."""
 
 
 def monitoring(draft: Draft) -> None:
     """Checks at an interval, and ends after the duration."""
-    if not switch.ensure_worker(draft):
+    works, binding = switch.ensure_worker(draft), draft.observed.binding
+    if binding is not None and draft.traffic.step in steps.MOVING:  # A switch home that was called off in its freeze.
+        steps.drive(draft, binding)
+        if works:
+            draft.going(Reason.RETURNING)
+        return
+    if not works:
         return
     draft.update_traffic(direction="Back")
     spec, state = draft.spec.monitoring, draft.status.monitoring or MonitoringStatus()
-    switched = times.instant(draft.traffic.switched_at) or draft.now
-    said = steps.answer(draft) if draft.traffic.command else None
-    checked = times.instant(state.checked_at) or switched
-    if draft.traffic.command == "Probe" and said is not None:
-        _judge(draft, said, state)
-    elif draft.traffic.command == "Pass" and said is not None and said.done:
-        switch.synced(draft, said)
-    elif draft.traffic.command == "Probe" and draft.now - checked > _PATIENCE:
-        draft.update(monitoring=state.model_copy(update={"checked_at": times.text(draft.now)}))
-        _pass(draft)
+    switched = times.instant(draft.traffic.switched_at)
+    if switched is None:  # Somebody else has ended the switch, so nobody has noted when.
+        switched = draft.now
+        draft.update_traffic(switched_at=times.text(switched))
+    _heard(draft, state)
     state = draft.status.monitoring or state
     if state.failures >= spec.failure_limit:
         _failed(draft, state)
@@ -48,8 +49,19 @@ def monitoring(draft: Draft) -> None:
         steps.order(draft, "Probe")
     elif not draft.traffic.command:
         _pass(draft)
-    draft.going(Reason.WATCHING)
+    # However long a pass takes that is under way, the worker comes to the probe after it: it is waited for.
+    late = draft.traffic.command == "Probe" and draft.now > due + _LATE
+    draft.going(Reason.WATCHING, f"the check that was due at {times.text(due)} is not answered yet" if late else "")
     draft.wake(max(timedelta(seconds=1), min(due, end) - draft.now))
+
+
+def _heard(draft: Draft, state: MonitoringStatus) -> None:
+    """Takes over what the worker has answered."""
+    said = steps.answer(draft) if draft.traffic.command else None
+    if said is not None and said.verb == "Probe":
+        _judge(draft, said, state)
+    elif said is not None and said.verb == "Pass" and said.done:
+        switch.synced(draft, said)
 
 
 def _pass(draft: Draft) -> None:
@@ -59,6 +71,16 @@ def _pass(draft: Draft) -> None:
         steps.order(draft, "Pass")
     else:
         draft.update_traffic(command="")
+
+
+def carry_home(draft: Draft) -> None:
+    """Goes on with the passes home: a source is deleted only where it has what the application made of its records."""
+    if draft.traffic.direction != "Back" or not (draft.status.plan and draft.status.plan.way_back):
+        return
+    jobs.ensure(draft, "switch")
+    if draft.traffic.command != "Pass":
+        _pass(draft)
+    steps.send(draft)
 
 
 def _judge(draft: Draft, said: Answer, state: MonitoringStatus) -> None:
@@ -113,3 +135,15 @@ def switch_back(draft: Draft, why: str) -> None:
     draft.update(monitoring=None, sync=None)
     draft.update_traffic(direction="Back", step="Preparing", command="", returns=0, returned_at=None)
     draft.enter("TrafficSwitch", Reason.SWITCHING_BACK, why)
+
+
+def stay(draft: Draft) -> None:
+    """Calls a switch home off that has not come to `Serving`: the target serves on, and is watched anew."""
+    if draft.traffic.step in steps.MOVING - {"Returning"}:
+        steps.begin_return(draft, "the switch home was called off")
+    elif draft.traffic.step == "Preparing":
+        draft.update_traffic(step="Settled", command="")
+    draft.update(monitoring=None, sync=None)
+    draft.update_traffic(switched_at=times.text(draft.now))
+    draft.condition("TrafficSwitched", "True", "Stays", f"{draft.target} serves on")
+    draft.enter("Monitoring", Reason.WATCHING, f"{draft.target} serves on, as asked")

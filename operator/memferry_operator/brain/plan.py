@@ -21,6 +21,7 @@ from memferry_operator.brain import (
 )
 from memferry_operator.brain.draft import TERMINAL, Draft
 from memferry_operator.observed import Observed
+from memferry_operator.reasons import Reason
 
 _STEPS: Final[Mapping[Phase, Callable[[Draft], None]]] = {
     "Pending": setup.pending,
@@ -35,9 +36,20 @@ _STEPS: Final[Mapping[Phase, Callable[[Draft], None]]] = {
     "Aborted": rest.terminal,
     "SwitchedBack": rest.terminal,
 }
+_HOLDING: Final = frozenset({"BulkTransfer", "Validation", "TrafficSwitch", "Monitoring"})
+"""Phases that go on only while the binding is held; those before take it."""
 _LOOK_AGAIN: Final = timedelta(seconds=5)
 _MOST_PHASES: Final = 12
 """A round goes through no more phases than there are."""
+
+
+def _unreadable(draft: Draft) -> None:
+    """A spec that a newer version understands, or nobody: nothing is begun, and nothing left frozen."""
+    if draft.status.phase in TERMINAL:
+        rest.terminal(draft)
+        return
+    rest.thawed(draft)
+    draft.stall(StallReason.INVALID_SPEC, draft.observed.invalid)
 
 
 def plan(observed: Observed, now: datetime) -> list[Action]:
@@ -60,8 +72,10 @@ def plan(observed: Observed, now: datetime) -> list[Action]:
         return draft.finish()
     draft.update(observed_generation=observed.generation)
     if observed.spec is None:
-        draft.stall(StallReason.INVALID_SPEC, observed.invalid)
+        _unreadable(draft)
         return draft.finish()
+    if draft.stalled == StallReason.INVALID_SPEC:
+        draft.going(Reason.QUEUED, "the spec can be read again")
     if not observed.finalizer and draft.status.phase not in TERMINAL:
         return [AddFinalizer()]
     if draft.status.phase is None:
@@ -69,11 +83,18 @@ def plan(observed: Observed, now: datetime) -> list[Action]:
             draft.wake(_LOOK_AGAIN)
             return draft.finish()
         rebuild.rebuild(draft)
+    _go(draft)
+    return draft.finish()
+
+
+def _go(draft: Draft) -> None:
+    """From phase to phase, as far as it comes."""
     commands.handle(draft)
     for _ in range(_MOST_PHASES):
         phase = draft.status.phase
         assert phase is not None  # noqa: S101 - rebuild() has set one
+        if phase in _HOLDING and not setup.holds(draft):
+            break
         _STEPS[phase](draft)
         if draft.status.phase == phase:
             break
-    return draft.finish()

@@ -21,13 +21,14 @@ def waits(draft: Draft) -> bool:
 def rebuild(draft: Draft) -> None:
     """Says where the migration stands by what is there, never further back than the binding.
 
-    A command that stands in the spec counts as acted on: what it did cannot be told from what it did not do.
+    A command that stands in the spec counts as acted on: what it did cannot be told from what it did not do. Only an
+    Abort is acted on again, or what was ended would begin anew.
     """
     observed, binding = draft.observed, draft.observed.binding
     attempt = max((job.attempt for job in observed.jobs), default=0)
     draft.status = MigrationStatus(observed_generation=observed.generation, attempt=attempt)
     if observed.jobs or observed.results or draft.locked:
-        key = f"{draft.spec.operation}:{draft.spec.operation_token}" if draft.spec.operation else ""
+        key = f"SwitchBack:{draft.spec.operation_token}" if draft.spec.operation == "SwitchBack" else ""
         draft.update(handled=Handled(retry_token=draft.spec.retry_token, operation_token=key))
     switched = binding is not None and binding.active == draft.target
     proven = "verify" in observed.results and "error" not in observed.results["verify"]
@@ -52,8 +53,10 @@ def _traffic(draft: Draft, binding: BindingState) -> None:
     draft.update(
         traffic=TrafficStatus(
             active=binding.active,
+            home=binding.active,
             revision=binding.revision,
             mode=binding.mode,
+            step_at=times.text(draft.now),
             step="Settled" if not frozen else "Flipping" if switched else "Frozen",
             sequence=sequence + 1,
             command="Journal" if frozen and switched else "",

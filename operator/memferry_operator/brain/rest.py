@@ -38,8 +38,7 @@ def deletion(draft: Draft) -> None:
     """
     if not draft.observed.finalizer:
         return
-    rested = draft.observed.spec is None or _rested(draft)
-    if rested and draft.observed.deleting and all(j.ended for j in draft.observed.jobs):
+    if _rested(draft) and draft.observed.deleting and all(j.ended for j in draft.observed.jobs):
         draft.act(RemoveFinalizer())
 
 

@@ -8,24 +8,25 @@ from typing import Final
 from memferry.manifest.status import PlanStatus, SecretKey, StallReason, TrafficStatus
 from memferry_operator import names
 from memferry_operator.actions import Emit, WriteBinding
-from memferry_operator.brain import hold, jobs, rest
+from memferry_operator.brain import copying, hold, jobs, rest, steps
 from memferry_operator.brain.draft import Draft
+from memferry_operator.observed import BindingState
 from memferry_operator.reasons import Reason
 
-__all__ = ["parallel_setup", "pending"]
+__all__ = ["holds", "parallel_setup", "pending"]
 
 _LOOK_AGAIN: Final = timedelta(seconds=30)
 
 
 def pending(draft: Draft) -> None:
     """Waits until the migration may begin."""
+    if not rest.thawed(draft):
+        return  # Before anything is waited for.
     if draft.spec.suspend or not _complete(draft) or not _binding_free(draft):
         return
     if not draft.observed.slot:
         draft.going(Reason.QUEUED, "the operator runs as many migrations as it may")
         draft.wake(_LOOK_AGAIN)
-        return
-    if not rest.thawed(draft):
         return
     draft.update(attempt=draft.status.attempt + 1)
     if not jobs.fresh(draft):
@@ -34,6 +35,7 @@ def pending(draft: Draft) -> None:
         draft.wake(_LOOK_AGAIN)
         return
     draft.update(plan=None, progress=None, shards=None, validation=None, sync=None, approval=None)
+    draft.drop_condition("ApprovalRequired")
     binding = draft.observed.binding
     if binding is not None:
         old = draft.traffic
@@ -80,9 +82,12 @@ def _binding_free(draft: Draft) -> bool:
     if binding is None:
         return True
     if not binding.active:
-        draft.going(Reason.BINDING_NOT_READY, f"MemoryBinding {binding.name} has no status yet")
+        why = next((c.get("message") for c in binding.status.get("conditions") or [] if c.get("type") == "Ready"), None)
+        draft.going(Reason.BINDING_NOT_READY, f"MemoryBinding {binding.name}: {why or 'it has no status yet'}")
     elif binding.locked_by_uid and not draft.locked:
         draft.going(Reason.BINDING_LOCKED, f"MemoryBinding {binding.name} is held by {binding.locked_by_name}")
+    elif binding.mode == "Frozen" and not draft.locked:
+        draft.going(Reason.BINDING_LOCKED, f"MemoryBinding {binding.name} is frozen, and given back first")
     elif binding.active != draft.source:
         text = f"MemoryBinding {binding.name} is on {binding.active}, the source is {draft.source}"
         draft.stall(StallReason.SOURCE_NOT_ACTIVE, text)
@@ -100,7 +105,34 @@ def lock(draft: Draft) -> bool:
     if binding is None or binding.locked_by_uid:
         draft.enter("Pending", Reason.BINDING_LOCKED, "the binding was taken by another migration")
         return False
+    _take(draft, binding)
+    return False
+
+
+def _take(draft: Draft, binding: BindingState) -> None:
     draft.act(WriteBinding(binding.active, binding.revision, binding.mode, binding.frozen_until, locked=True))
+
+
+def holds(draft: Draft) -> bool:
+    """Whether this migration still holds its binding, or has none; whoever does not, freezes and writes nothing.
+
+    A status of a binding that was lost is made anew without its lock. It is taken again, unless another migration has
+    it, or has had it and switched the application away.
+    """
+    binding = draft.observed.binding
+    if draft.spec.cutover.binding_ref is None or binding is None or draft.locked:
+        return True
+    sides = {steps.home(draft), steps.away(draft)} if draft.traffic.step in steps.FLIPPED else {steps.home(draft)}
+    if not binding.active:
+        draft.going(Reason.BINDING_NOT_READY, f"MemoryBinding {binding.name}: its status is made anew")
+    elif binding.locked_by_uid:
+        draft.going(Reason.BINDING_LOCKED, f"MemoryBinding {binding.name} is held by {binding.locked_by_name}")
+    elif binding.active not in sides:
+        text = f"MemoryBinding {binding.name} is on {binding.active}, and was left on {' or '.join(sorted(sides))}"
+        draft.stall(StallReason.SOURCE_NOT_ACTIVE, text)
+    else:
+        _take(draft, binding)
+    draft.wake(_LOOK_AGAIN)
     return False
 
 
@@ -110,7 +142,8 @@ def parallel_setup(draft: Draft) -> None:
         return
     job = jobs.ensure(draft, "plan", suspend=draft.spec.suspend)
     if job is None or not job.ended:
-        draft.going(Reason.PLANNING)
+        if job is None or draft.spec.suspend or not copying.replace_silent(draft, job):
+            draft.going(Reason.PLANNING, jobs.trouble(draft, job))
         return
     if not job.complete:
         draft.stall(*jobs.failure(draft, job))

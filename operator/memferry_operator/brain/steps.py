@@ -12,6 +12,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal
 
+from memferry.manifest.status import StallReason
 from memferry_operator import names
 from memferry_operator.actions import Emit, SendCommand, WriteBinding
 from memferry_operator.brain import times
@@ -19,6 +20,7 @@ from memferry_operator.brain.draft import Draft
 from memferry_operator.observed import Answer, BindingState, Client, Command, Mode
 
 __all__ = [
+    "FLIPPED",
     "MOVING",
     "acknowledged",
     "alive",
@@ -34,11 +36,15 @@ __all__ = [
 ]
 
 MOVING: Final = frozenset({"Freezing", "FinalPass", "Flipping", "Serving", "Returning"})
+FLIPPED: Final = frozenset({"Flipping", "Serving"})
+"""Steps in which the binding may speak of the new side."""
 _LIVE: Final = timedelta(seconds=20)
 _POLL: Final = timedelta(seconds=1)
 _SKEW: Final = timedelta(seconds=5)
 _JOURNAL_WAIT: Final = timedelta(minutes=5)
 """How long a return is not over while its journals are not written; the application is served all the while."""
+_FROZEN_WAIT: Final = timedelta(minutes=1)
+"""The same for the new side, for which the application waits: both journals have named it since `Flipping`."""
 
 
 def home(draft: Draft) -> str:
@@ -47,6 +53,8 @@ def home(draft: Draft) -> str:
     A target that has served once has writes that the source may not have: a status that was rebuilt knows that, and not
     which way the switch was going.
     """
+    if draft.observed.spec is None:
+        return draft.traffic.home or draft.traffic.active
     back = draft.traffic.direction == "Back" or draft.traffic.switched_at is not None
     return draft.target if back else draft.source
 
@@ -58,6 +66,8 @@ def away(draft: Draft) -> str:
 
 def order(draft: Draft, verb: str, **changes: Any) -> None:
     """Gives the switch worker its next command."""
+    if "step" in changes:
+        changes["step_at"] = times.text(draft.now)
     draft.update_traffic(command=verb, sequence=draft.traffic.sequence + 1, **changes)
     send(draft)
 
@@ -97,14 +107,23 @@ def answer(draft: Draft) -> Answer | None:
 
 
 def alive(draft: Draft) -> bool:
-    """Whether the switch worker of this attempt runs and reports."""
+    """Whether the switch worker of this attempt runs and reports.
+
+    Where the clock of its node is another one than ours, its Lease has to be seen to be renewed.
+    """
     lease = draft.observed.leases.get(names.lease(draft.observed.name, "switch"))
     holders = {
         pod.name
         for pod in draft.observed.pods
         if pod.role == "switch" and pod.attempt == draft.status.attempt and pod.phase == "Running" and not pod.deleting
     }
-    return bool(lease and lease.renewed_at and draft.now - lease.renewed_at < _LIVE and lease.holder in holders)
+    if lease is None or lease.renewed_at is None or lease.holder not in holders:
+        return False
+    if abs(draft.now - lease.renewed_at) < _LIVE:
+        return True
+    heard, renewed = draft.traffic.heard, times.text(lease.renewed_at)
+    draft.update_traffic(heard=renewed)
+    return heard is not None and heard != renewed
 
 
 def acknowledged(clients: tuple[Client, ...], revision: int, mode: Mode, active: str) -> int:
@@ -113,7 +132,11 @@ def acknowledged(clients: tuple[Client, ...], revision: int, mode: Mode, active:
 
 
 def begin_freeze(draft: Draft, binding: BindingState, until: datetime) -> None:
-    """Writes are to stop."""
+    """Writes are to stop, if it is the side to be left that serves."""
+    if binding.active != home(draft):
+        text = f"MemoryBinding {binding.name} is on {binding.active}, not on {home(draft)}"
+        draft.stall(StallReason.SOURCE_NOT_ACTIVE, text)
+        return
     order(
         draft,
         "Journal",
@@ -121,6 +144,7 @@ def begin_freeze(draft: Draft, binding: BindingState, until: datetime) -> None:
         revision=max(draft.traffic.revision, binding.revision) + 1,
         mode="Frozen",
         active=binding.active,
+        home=binding.active,
         frozen_at=times.text(draft.now),
         frozen_until=times.text(until),
         acked=0,
@@ -160,7 +184,7 @@ def drive(draft: Draft, binding: BindingState) -> None:
     elif step == "Returning":
         _returning(draft, binding)
     elif step == "Serving":
-        _serving(draft, binding, answer(draft))
+        _serving(draft, binding)
     elif _in_time(draft) and (said := answer(draft)) is not None:
         _go_on(draft, binding, said)
 
@@ -168,10 +192,19 @@ def drive(draft: Draft, binding: BindingState) -> None:
 def _in_time(draft: Draft) -> bool:
     """Whether the freeze may last; gives it back where not."""
     until = times.instant(draft.traffic.frozen_until)
-    if until is None or draft.now <= until - _margin(draft):
+    last = _while_it_moves(draft) if until is None else until - _margin(draft)
+    if last is None or draft.now <= last:
         return True
     begin_return(draft, f"{draft.traffic.step} was not done in time")
     return False
+
+
+def _while_it_moves(draft: Draft) -> datetime | None:
+    """A freeze without an end of its own, the last pass of a long copy, lasts as long as its worker makes progress."""
+    lease = draft.observed.leases.get(names.lease(draft.observed.name, "switch"))
+    told = lease.progress.progressed_at if lease and lease.progress else None
+    moved = max((at for at in (told, times.instant(draft.traffic.step_at)) if at is not None), default=None)
+    return moved and moved + times.duration(draft.spec.transfer.stall_timeout)
 
 
 def _go_on(draft: Draft, binding: BindingState, said: Answer) -> None:
@@ -189,8 +222,10 @@ def _go_on(draft: Draft, binding: BindingState, said: Answer) -> None:
         return
     elif step == "Flipping":
         order(draft, "Journal", step="Serving", revision=revision + 1, mode="Serving", frozen_until=None)
-    elif draft.traffic.direction == "Forward" and draft.spec.strategy == "Offline":
-        draft.update_traffic(step="Frozen")
+    elif draft.traffic.direction == "Forward" and (
+        draft.spec.strategy == "Offline" or draft.status.phase != "TrafficSwitch"
+    ):
+        draft.update_traffic(step="Frozen", step_at=times.text(draft.now))
     else:
         order(draft, "FinalPass", step="FinalPass")
 
@@ -258,53 +293,67 @@ def _journal_read(draft: Draft, said: Answer) -> None:
         begin_return(draft, f"the journal of the binding is at revision {revision}")
 
 
-def _serving(draft: Draft, binding: BindingState, said: Answer | None) -> None:
-    if said is None:
+def _serving(draft: Draft, binding: BindingState) -> None:
+    """The journals first. Who waits is the application: where one of them, or nobody, can be written, it is served."""
+    said = answer(draft)
+    if _gone_beyond(draft, binding, said):
         return
-    if not said.done:
-        order(draft, "Journal")
-    elif _shown(draft, binding):
-        begun = times.instant(draft.traffic.frozen_at)
-        millis = round((draft.now - begun).total_seconds() * 1000) if begun else None
-        at = times.text(draft.now)
-        draft.update_traffic(step="Settled", switched_at=at, write_freeze_millis=millis, command="", returns=0)
-        draft.condition("TrafficSwitched", "True", "Switched", f"{away(draft)} serves, writes waited {millis} ms")
-        draft.act(Emit("Normal", "Switched", f"{away(draft)} serves, writes waited {millis} ms"))
+    written = _written(said)
+    if not written and not _nobody_writes(draft, _FROZEN_WAIT):
+        if said is not None:
+            order(draft, "Journal")
+        return
+    if not _shown(draft, binding):
+        return
+    _tell_unwritten(draft, written=written)
+    begun, side = times.instant(draft.traffic.frozen_at), draft.traffic.active
+    millis = round((draft.now - begun).total_seconds() * 1000) if begun else None
+    at = times.text(draft.now)
+    draft.update_traffic(step="Settled", switched_at=at, write_freeze_millis=millis, command="", returns=0)
+    draft.condition("TrafficSwitched", "True", "Switched", f"{side} serves, writes waited {millis} ms")
+    draft.act(Emit("Normal", "Switched", f"{side} serves, writes waited {millis} ms"))
 
 
 def _returning(draft: Draft, binding: BindingState) -> None:
-    """The binding first, at once: it never spoke of the other side as serving. The journals follow, and are waited for.
-
-    A journal that has gone on is read, and what stands there is gone beyond.
-    """
+    """The binding first, at once: it never spoke of the other side as serving. The journals are waited for."""
     shown, said = _shown(draft, binding), answer(draft)
-    if said is not None and said.verb == "ReadJournal" and said.done:
-        stands = int((said.body.get("journal") or {}).get("revision") or 0)
-        order(draft, "Journal", revision=max(stands, draft.traffic.revision, binding.revision) + 1)
+    if _gone_beyond(draft, binding, said):
         return
-    if said is not None and not said.done and said.code == "journal":
-        order(draft, "ReadJournal")
+    written = _written(said)
+    if not shown or not (written or _nobody_writes(draft, _JOURNAL_WAIT)):
         return
-    written = said is not None and (said.done or _kept(draft, said))
-    if not shown or not (written or _nobody_writes(draft)):
-        return
-    if not written:
-        text = f"no journal in a store says that {draft.traffic.active} serves, revision {draft.traffic.revision}"
-        draft.act(Emit("Warning", "JournalNotWritten", f"{text}; until the next switch only the MemoryBinding does"))
+    _tell_unwritten(draft, written=written)
     draft.update_traffic(step="Settled", returns=draft.traffic.returns + 1, frozen_until=None)
 
 
-def _kept(draft: Draft, said: Answer) -> bool:
-    """Whether the side that serves again has it: whoever reads all journals goes by the newest."""
-    side = "source" if draft.traffic.active == draft.source else "target"
-    return side in (said.body.get("kept") or {})
+def _gone_beyond(draft: Draft, binding: BindingState, said: Answer | None) -> bool:
+    """Whether a journal has gone on: it is read, and what stands there is gone beyond."""
+    if said is not None and said.verb == "ReadJournal" and said.done:
+        stands = int((said.body.get("journal") or {}).get("revision") or 0)
+        order(draft, "Journal", revision=max(stands, draft.traffic.revision, binding.revision) + 1)
+    elif said is not None and not said.done and said.code == "journal":
+        order(draft, "ReadJournal")
+    else:
+        return False
+    return True
 
 
-def _nobody_writes(draft: Draft) -> bool:
+def _written(said: Answer | None) -> bool:
+    """Whether the first journal says it, that of the side that serves: whoever reads both goes by the newer."""
+    return said is not None and (said.done or bool(said.body.get("kept")))
+
+
+def _tell_unwritten(draft: Draft, *, written: bool) -> None:
+    if not written:
+        text = f"no journal in a store says that {draft.traffic.active} serves, revision {draft.traffic.revision}"
+        draft.act(Emit("Warning", "JournalNotWritten", f"{text}; until the next switch only the MemoryBinding does"))
+
+
+def _nobody_writes(draft: Draft, wait: timedelta) -> bool:
     """Whether there is no worker to write the journals, or there was one for long enough."""
-    job, since = draft.observed.job("switch", draft.status.attempt), times.instant(draft.traffic.returned_at)
+    job, since = draft.observed.job("switch", draft.status.attempt), times.instant(draft.traffic.step_at)
     gone = draft.observed.ending or job is None or job.ended or job.deleting
-    return gone or since is None or draft.now > since + _JOURNAL_WAIT
+    return gone or since is None or draft.now > since + wait
 
 
 def _overtaken(draft: Draft, binding: BindingState) -> None:

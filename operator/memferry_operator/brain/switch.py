@@ -7,12 +7,12 @@ from datetime import timedelta
 from typing import Final
 
 from memferry.manifest.status import Approval, StallReason, SyncStatus
-from memferry_operator.brain import hold, jobs, steps, times
+from memferry_operator.brain import copying, hold, jobs, steps, times
 from memferry_operator.brain.draft import Draft
 from memferry_operator.observed import Answer, BindingState
 from memferry_operator.reasons import Reason
 
-__all__ = ["approved", "ensure_worker", "synced", "traffic_switch"]
+__all__ = ["approved", "ensure_worker", "silent", "synced", "traffic_switch"]
 
 _MOST_RETURNS: Final = 3
 _PAUSE: Final = timedelta(seconds=15)
@@ -39,6 +39,9 @@ def traffic_switch(draft: Draft) -> None:
         return
     works = ensure_worker(draft)
     forward = draft.traffic.direction == "Forward"
+    if step == "Settled" and draft.traffic.active == steps.away(draft):
+        _settled(draft)  # While nobody could read the spec.
+        return
     if forward and hold.offline(draft) and step not in {"FinalPass", "Flipping", "Serving"}:
         if hold.held(draft) and approved(draft, "Cutover"):
             # It finds nothing, and keeps what the source is like, which the way back needs.
@@ -47,28 +50,42 @@ def traffic_switch(draft: Draft) -> None:
         return
     if step in steps.MOVING:
         _moving(draft, binding, works=works)
-    elif works:
+    elif works and not silent(draft):
         _prepare(draft, binding)
 
 
+def silent(draft: Draft) -> bool:
+    """Whether the switch worker cannot begin, and stalled; one that says nothing any more is replaced. In no freeze."""
+    job = draft.observed.job("switch", draft.status.attempt)
+    return job is not None and copying.replace_silent(draft, job)
+
+
 def _moving(draft: Draft, binding: BindingState, *, works: bool) -> None:
+    if not works and draft.traffic.step in {"Freezing", "FinalPass", "Flipping"}:
+        steps.begin_return(draft, "the switch worker was refused")
     steps.drive(draft, binding)
-    step, active, forward = draft.traffic.step, draft.traffic.active, draft.traffic.direction == "Forward"
+    step = draft.traffic.step
     words = {"Freezing": Reason.FREEZING, "FinalPass": Reason.FINAL_PASS, "Returning": Reason.RETURNING}
     if step != "Settled":
         if works:
             draft.going(words.get(step, Reason.FLIPPING))
-    elif active != steps.away(draft):
+    elif draft.traffic.active == steps.away(draft):
+        _settled(draft)
+    elif works:
         if draft.traffic.returns >= _MOST_RETURNS:
             text = f"{draft.traffic.returns} freezes were given back; retryToken tries again"
             draft.stall(StallReason.FREEZE_RETURNED, text)
         else:
             draft.going(Reason.SYNCING, "a freeze was given back")
-    elif forward:
+
+
+def _settled(draft: Draft) -> None:
+    if draft.traffic.direction == "Forward":
         draft.update(approval=None)
         draft.enter("Monitoring", Reason.WATCHING)
     else:
-        draft.enter("SwitchedBack", Reason.SWITCHED_BACK, f"{active} serves, with every write since the switch")
+        text = f"{draft.traffic.active} serves, with every write since the switch"
+        draft.enter("SwitchedBack", Reason.SWITCHED_BACK, text)
 
 
 def _prepare(draft: Draft, binding: BindingState) -> None:
@@ -93,9 +110,11 @@ def _prepare(draft: Draft, binding: BindingState) -> None:
             draft.going(Reason.SYNCING, "passes still shrink")
     elif forward and draft.spec.suspend:
         draft.going(Reason.SUSPENDED, "no freeze begins")
-    elif ready and _rested(draft) and steps.alive(draft):
-        steps.begin_freeze(draft, binding, draft.now + times.duration(draft.spec.cutover.max_write_freeze))
+    elif ready and _rested(draft) and not steps.alive(draft):
+        draft.going(Reason.SYNCING, "no freeze begins before the switch worker reports")
+    elif ready and _rested(draft):
         draft.going(Reason.FREEZING)
+        steps.begin_freeze(draft, binding, draft.now + times.duration(draft.spec.cutover.max_write_freeze))
 
 
 def _answered(draft: Draft, said: Answer | None) -> bool:
@@ -125,8 +144,8 @@ def _pass_failed(draft: Draft, said: Answer, reason: StallReason) -> None:
 def synced(draft: Draft, said: Answer) -> None:
     """Takes over what a pass says."""
     old, body = draft.status.sync or SyncStatus(), said.body
-    if int(body.get("pass") or 0) <= old.pass_:
-        return
+    if int(body.get("pass") or 0) in {0, old.pass_}:
+        return  # Another worker begins at one again.
     changed = int(body.get("changed") or 0)
     pass_secs, verify_secs = float(body.get("passSecs") or 0), float(body.get("verifySecs") or 0)
     shrinks = not old.pass_ or changed < old.changed * 0.9

@@ -23,7 +23,7 @@ def validation(draft: Draft) -> None:
         if job is not None and not draft.spec.suspend:
             copying.replace_silent(draft, job)
         if draft.stalled is None:
-            draft.going(Reason.VERIFYING)
+            draft.going(Reason.VERIFYING, jobs.trouble(draft, job))
         return
     _report(draft)
     if not job.complete:
@@ -41,12 +41,25 @@ def validation(draft: Draft) -> None:
 
 def _failed(draft: Draft, reason: StallReason, message: str, *, live: bool) -> None:
     """A source that is written to is not what it was: each pass compares every record again, the last one frozen."""
-    if live and reason == StallReason.VALIDATION_FAILED:
+    if live and reason == StallReason.VALIDATION_FAILED and _passes_decide(draft):
         draft.condition("DataValidated", "Unknown", "SourceChanges", "the application writes; the final pass decides")
         draft.enter("TrafficSwitch", Reason.SYNCING, "records changed while they were compared")
         return
     draft.condition("DataValidated", "False", str(reason), message)
     draft.stall(reason, message)
+
+
+def _passes_decide(draft: Draft) -> bool:
+    """Whether what was found is nothing but records that differ: no pass looks at recall or quarantine again."""
+    found, spec = draft.observed.results.get("verify", {}), draft.spec
+    counts, parity = found.get("verify") or {}, found.get("parity") or {}
+    differ = any(int(counts.get(name) or 0) for name in ("missing", "extra", "different"))
+    quarantined = sum(int(books.get("quarantined") or 0) for books in (found.get("kinds") or {}).values())
+    # Where the application writes, only what it left alone tells how well the target finds.
+    recall = parity["unchanged"].get("recall") if parity.get("unchanged") else parity.get("target_recall")
+    asked = spec.validation.parity
+    finds = asked is None or recall is None or recall >= float(asked.min_recall)
+    return differ and quarantined <= spec.transfer.max_quarantined and finds
 
 
 def _report(draft: Draft) -> None:

@@ -28,6 +28,7 @@ from memferry_operator.actions import (
     WriteStatus,
 )
 from memferry_operator.brain import times
+from memferry_operator.hands import read
 from memferry_operator.hands.api import OURS, Api, ApiError, path
 from memferry_operator.hands.observe import Seen
 from memferry_operator.objects import owned, pods
@@ -78,7 +79,8 @@ class Hands:
                 body = {"spec": {"ttlSecondsAfterFinished": _KEEP_JOBS_SECS}}
                 await self._api.merge(path("batch/v1", "jobs", observed.namespace, action.name), body)
             case DeleteJob():
-                await self._api.delete(path("batch/v1", "jobs", observed.namespace, action.name))
+                # What comes next waits for its pods, of which one may be on a node that is lost.
+                await self._api.delete(path("batch/v1", "jobs", observed.namespace, action.name), last=True)
             case DeletePod():
                 await self._api.delete(path("v1", "pods", observed.namespace, action.name))
             case SendCommand():
@@ -98,16 +100,17 @@ class Hands:
 
     async def _flag(self, seen: Seen) -> None:
         """Only a condition is added; what the newer operator wrote stays to the letter."""
-        status = dict(seen.raw["status"])
+        status = dict(seen.raw.get("status") or {})
         old = status.get("conditions") or []
         reason = str(StallReason.NEWER_STATUS)
         if any(c.get("type") == "Stalled" and c.get("reason") == reason for c in old):
             return
+        whose = "" if read.newer(seen.raw) or seen.raw_binding is None else " of its MemoryBinding"
         stalled = {
             "type": "Stalled",
             "status": "True",
             "reason": reason,
-            "message": "the status was written by a newer operator, which this one leaves alone",
+            "message": f"the status{whose} was written by a newer operator, which this one leaves alone",
             "lastTransitionTime": times.text(datetime.now(UTC)),
         }
         status["conditions"] = [*(c for c in old if c.get("type") != "Stalled"), stalled]
@@ -167,6 +170,8 @@ class Hands:
     async def _write_binding(self, action: WriteBinding, seen: Seen) -> None:
         if seen.raw_binding is None:
             return
+        if read.newer(seen.raw_binding):
+            raise ApiError(0, "the status of the MemoryBinding was written by a newer operator")
         status = dict(seen.raw_binding.get("status") or {})
         status |= {"statusVersion": 1, "active": action.active, "revision": action.revision, "mode": action.mode}
         status.pop("frozenUntil", None)

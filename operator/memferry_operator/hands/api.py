@@ -17,7 +17,7 @@ import kopf
 
 from memferry_operator.names import GROUP, MANAGER, VERSION
 
-__all__ = ["OURS", "Api", "ApiError", "items", "login", "path"]
+__all__ = ["OURS", "Api", "ApiError", "items", "login", "owner", "path"]
 
 log = logging.getLogger(__name__)
 
@@ -194,12 +194,26 @@ class Api:
         return items(await self.request("GET", where, params={"labelSelector": selector}))
 
     async def create(self, where: str, body: Mapping[str, Any]) -> None:
-        """Makes an object; one that is there is left as it is."""
+        """Makes an object; one of the same owner that is there is left as it is.
+
+        Raises:
+            ApiError: Also where one of another owner is there: of one that was deleted and made again under its name,
+                which the garbage collector takes soon.
+        """
         try:
             await self.request("POST", where, body)
         except ApiError as error:
             if error.status != 409:
                 raise
+            kind, name = body["kind"], body["metadata"]["name"]
+            if kind == "Job":  # Which the operator lists anyway, and may not get.
+                by = ",".join(f"{key}={value}" for key, value in body["metadata"]["labels"].items())
+                there = {one["metadata"]["name"]: one for one in await self.list(where, by)}
+                found = there.get(name)
+            else:
+                found = await self.get(f"{where}/{name}")
+            if found is None or owner(found) != owner(body):
+                raise ApiError(0, f"{kind} {name} is there already and is not ours, or has just gone") from error
 
     async def ending(self, namespace: str) -> bool:
         """Whether a namespace is being deleted: nothing can be made there; asked without a right to read it."""
@@ -238,10 +252,15 @@ class Api:
         where = f"{OURS}/namespaces/{meta['namespace']}/{plural}/{meta['name']}/status"
         await self.request("PUT", where, {**body, "status": status}, params={"fieldManager": MANAGER})
 
-    async def delete(self, where: str) -> None:
-        """Deletes an object and what it owns; one that is gone is fine."""
+    async def delete(self, where: str, *, last: bool = False) -> None:
+        """Deletes an object and what it owns; one that is gone is fine.
+
+        Args:
+            where: Its path.
+            last: Whether it stays, as one that is being deleted, until what it owns has gone.
+        """
         try:
-            await self.request("DELETE", where, {"propagationPolicy": "Background"})
+            await self.request("DELETE", where, {"propagationPolicy": "Foreground" if last else "Background"})
         except ApiError as error:
             if error.status != 404:
                 raise
@@ -253,6 +272,12 @@ class _AgainError(Exception):
     def __init__(self, status: int, message: str, after: float) -> None:
         super().__init__(message)
         self.status, self.after = status, after
+
+
+def owner(found: Mapping[str, Any] | None) -> str:
+    """Uid of what an object belongs to; empty where it belongs to nobody."""
+    owners = ((found or {}).get("metadata") or {}).get("ownerReferences") or []
+    return next((str(one["uid"]) for one in owners if one.get("controller")), "")
 
 
 def items(found: Mapping[str, Any]) -> list[dict[str, Any]]:

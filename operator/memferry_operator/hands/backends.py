@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import groupby
 from typing import Any
 
 from memferry.manifest import Backend
 from memferry.manifest.backend_status import BackendStatus
-from memferry.manifest.status import STATUS_VERSION
 from memferry_operator import names
 from memferry_operator.actions import WakeAt
 from memferry_operator.backend import (
@@ -26,6 +26,7 @@ from memferry_operator.backend import (
 from memferry_operator.hands import read
 from memferry_operator.hands.api import OURS, Api, path
 from memferry_operator.objects import owned, probes
+from memferry_operator.objects.references import references
 from memferry_operator.observed import User
 from memferry_operator.settings import Settings
 
@@ -62,8 +63,19 @@ async def look_at_backend(
     users: tuple[User, ...],
     asked: Mapping[str, Ask],
     slot: bool,
+    check: Callable[[], None],
 ) -> Looked | None:
     """One look; None where there is no such MemoryBackend.
+
+    Args:
+        api: The API server.
+        settings: Of the operator.
+        namespace: Where.
+        name: The MemoryBackend.
+        users: Who names it.
+        asked: Bindings that ask for its journal.
+        slot: Whether it may be probed now.
+        check: Called before every write; raises where another operator may lead.
 
     Raises:
         ApiError: Something could not be done; 409 where what was seen no longer stands.
@@ -72,18 +84,21 @@ async def look_at_backend(
     if raw is None:
         return None
     parts, missing = await _parts(api, namespace, raw)
+    problem = next((text for one in parts if (text := read.problem(Backend, one.get("spec")))), "")
+    lacking = () if problem else await _lacking(api, namespace, parts)
     found = await api.list(path("batch/v1", "jobs", namespace), f"{names.BACKEND}={name}")
     ours = [job for job in found if _owned_by(job, raw["metadata"]["uid"])]
     probe = _probe(ours[0]) if ours else None
     said = await probed(api, namespace, name) if asked or (probe and probe.ended) else {}
     told = raw.get("status") or {}
-    newer = int(told.get("statusVersion") or 0) > STATUS_VERSION
+    newer = read.newer(raw)
     seen = BackendSeen(
         name=name,
         generation=raw["metadata"].get("generation", 0),
         status=BackendStatus() if newer else BackendStatus.model_validate(told),
-        problem=next((text for one in parts if (text := read.problem(Backend, one.get("spec")))), ""),
+        problem=problem,
         missing=missing,
+        lacking=lacking,
         newer_status=newer,
         deleting="deletionTimestamp" in raw["metadata"],
         users=users,
@@ -100,10 +115,13 @@ async def look_at_backend(
             case WaitForProbe():
                 waits = True
             case WriteBackendStatus(status):
+                check()
                 await api.put_status("memorybackends", raw, status.to_json())
             case EndProbe(job):
+                check()
                 await api.delete(path("batch/v1", "jobs", namespace, job))
             case StartProbe():
+                check()
                 await _start(api, settings, parts, action)
                 probes_now = True
     answered = tuple(said.get("journals") or {}) if probe is not None and probe.ended else ()
@@ -125,6 +143,20 @@ async def _parts(api: Api, namespace: str, raw: _Object) -> tuple[list[_Object],
             missing += [half["name"]] if found is None else []
             parts += [found] if found is not None else []
     return parts, tuple(missing)
+
+
+async def _lacking(api: Api, namespace: str, parts: list[_Object]) -> tuple[str, ...]:
+    """Keys that are referenced and not there: a pod that mounts them never starts, and does not say why."""
+    lacking: list[str] = []
+    keys = references(Backend.model_validate(part["spec"]) for part in parts)
+    for (kind, name), some in groupby(keys, key=lambda one: (one.kind, one.name)):
+        found = await api.get(path("v1", "secrets" if kind == "Secret" else "configmaps", namespace, name))
+        if found is None:
+            lacking.append(f"{kind} {name} is not there")
+            continue
+        held = {*(found.get("data") or {}), *(found.get("binaryData") or {})}
+        lacking += [f"{kind} {name} has no key {one.key}" for one in some if one.key not in held]
+    return tuple(lacking)
 
 
 def _owned_by(found: _Object, uid: str) -> bool:

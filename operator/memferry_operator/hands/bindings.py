@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
@@ -14,7 +14,6 @@ from memferry.manifest import Backend
 from memferry.manifest.binding import Binding
 from memferry.manifest.binding_status import BindingStatus
 from memferry.manifest.protocol import binding_secret_name
-from memferry.manifest.status import STATUS_VERSION
 from memferry_operator import names
 from memferry_operator.actions import AddFinalizer, FlagNewerStatus, RemoveFinalizer
 from memferry_operator.backend import Ask, answered
@@ -33,6 +32,7 @@ from memferry_operator.clients import RESTARTED_FOR, clients
 from memferry_operator.hands import read
 from memferry_operator.hands.api import OURS, Api, path
 from memferry_operator.hands.backends import probed
+from memferry_operator.objects.references import references
 from memferry_operator.observed import User
 
 __all__ = ["Workloads", "binding_clients", "look_at_binding"]
@@ -71,11 +71,34 @@ async def binding_clients(api: Api, namespace: str, name: str, spec: Binding, st
     leases = await api.list(path("coordination.k8s.io/v1", "leases", namespace), f"{names.BINDING}={name}")
     pods = await api.list(path("v1", "pods", namespace), selector) if selector else []
     there = await workloads(api, namespace, spec)
-    return clients(spec, pods, leases, datetime.now(UTC), there, status)
+    started = {key: await api.list(path("v1", "pods", namespace), _selector(one)) for key, one in there.items()}
+    return clients(spec, pods, leases, datetime.now(UTC), there, started, status)
 
 
-async def look_at_binding(api: Api, namespace: str, name: str) -> dict[str, Ask] | None:
+def _selector(workload: _Object) -> str:
+    """The selector of a workload, as a query has it."""
+    selector = workload["spec"]["selector"]
+    found = [f"{key}={value}" for key, value in (selector.get("matchLabels") or {}).items()]
+    for one in selector.get("matchExpressions") or []:
+        key, values = one["key"], ",".join(one.get("values") or [])
+        words = {
+            "Exists": key,
+            "DoesNotExist": f"!{key}",
+            "In": f"{key} in ({values})",
+            "NotIn": f"{key} notin ({values})",
+        }
+        found.append(words[one["operator"]])
+    return ",".join(found)
+
+
+async def look_at_binding(api: Api, namespace: str, name: str, check: Callable[[], None]) -> dict[str, Ask] | None:
     """One look; the MemoryBackends whose journal it waits for, None where there is no such binding.
+
+    Args:
+        api: The API server.
+        namespace: Where.
+        name: The binding.
+        check: Called before every write; raises where another operator may lead.
 
     Raises:
         ApiError: Something could not be done; 409 where what was seen no longer stands.
@@ -86,13 +109,14 @@ async def look_at_binding(api: Api, namespace: str, name: str) -> dict[str, Ask]
     if problem := read.problem(Binding, raw.get("spec")):
         log.warning("a MemoryBinding cannot be read: %s", problem, extra={"namespace": namespace, "binding": name})
         return {}
-    seen, texts = await _see(api, namespace, name, raw)
+    seen, texts, secret = await _see(api, namespace, name, raw)
     asked: dict[str, Ask] = {}
     for action in await _planned(api, namespace, seen, texts):
         if isinstance(action, ReadJournal):
             asked[action.backend] = Ask(action.since, action.state_claim)
         else:
-            await _do(api, namespace, raw, action)
+            check()
+            await _do(api, namespace, raw, seen, secret, action)
     return asked
 
 
@@ -122,9 +146,10 @@ def _journal(told: _Object) -> Journal | Unread | None:
     return Journal(str(entry["active"]), int(entry["revision"]), mode, entry.get("frozenUntil"))
 
 
-async def _see(api: Api, namespace: str, name: str, raw: _Object) -> tuple[BindingSeen, _Texts]:
+async def _see(api: Api, namespace: str, name: str, raw: _Object) -> tuple[BindingSeen, _Texts, _Object | None]:
+    """Everything of a binding, what its backends refer to, and its Secret."""
     meta, spec, told = raw["metadata"], Binding.model_validate(raw["spec"]), raw.get("status") or {}
-    status = BindingStatus.model_validate(told)
+    status = BindingStatus() if read.newer(raw) else BindingStatus.model_validate(told)
     ours = f"{OURS}/namespaces/{namespace}"
     backends, migrations, secret, expected, there = await asyncio.gather(
         api.list(f"{ours}/memorybackends", ""),
@@ -141,7 +166,7 @@ async def _see(api: Api, namespace: str, name: str, raw: _Object) -> tuple[Bindi
         generation=meta.get("generation", 0),
         spec=spec,
         status=status,
-        newer_status=int(told.get("statusVersion") or 0) > STATUS_VERSION,
+        newer_status=read.newer(raw),
         deleting="deletionTimestamp" in meta,
         finalizer=names.FINALIZER in meta.get("finalizers", []),
         backends=known,
@@ -150,7 +175,7 @@ async def _see(api: Api, namespace: str, name: str, raw: _Object) -> tuple[Bindi
         secret=None if secret is None else data,
         workloads=there,
     )
-    return seen, texts
+    return seen, texts, secret
 
 
 def _broken(backend: _Object) -> bool:
@@ -176,25 +201,19 @@ def _user(migration: _Object) -> User:
 
 async def _texts(api: Api, namespace: str, known: Mapping[str, Backend], active: str) -> _Texts:
     """Everything the active backend refers to, by name."""
-    texts, wanted = _Texts(), set[tuple[Literal["Secret", "ConfigMap"], str]]()
-    backend = known.get(active)
-    parts = [backend, *(known.get(r.name) for r in (backend.graph_ref, backend.vectors_ref) if r)] if backend else []
-    for part in parts:
-        if part is None:
-            continue
-        wanted |= {("Secret", c.secret_ref.name) for c in (part.api_key, part.password) if c and c.secret_ref}
-        authority = part.tls.ca if part.tls else None
-        if authority and authority.secret_ref:
-            wanted.add(("Secret", authority.secret_ref.name))
-        if authority and authority.config_map_ref:
-            wanted.add(("ConfigMap", authority.config_map_ref.name))
+    texts, backend = _Texts(), known.get(active)
+    refs = [backend.graph_ref, backend.vectors_ref] if backend else []
+    parts = [backend, *(known.get(ref.name) for ref in refs if ref)]
+    wanted = {(one.kind, one.name) for one in references(part for part in parts if part is not None)}
     for kind, name in wanted:
         found = await api.get(path("v1", "secrets" if kind == "Secret" else "configmaps", namespace, name))
         texts.found[kind, name] = (found or {}).get("data") or {}
     return texts
 
 
-async def _do(api: Api, namespace: str, raw: _Object, action: BindingAction) -> None:
+async def _do(
+    api: Api, namespace: str, raw: _Object, seen: BindingSeen, secret: _Object | None, action: BindingAction
+) -> None:
     meta = raw["metadata"]
     where = f"{OURS}/namespaces/{namespace}/memorybindings/{meta['name']}"
     match action:
@@ -206,10 +225,11 @@ async def _do(api: Api, namespace: str, raw: _Object, action: BindingAction) -> 
         case WriteBindingStatus(status):
             await api.put_status("memorybindings", raw, status.to_json())
         case WriteSecret(data):
-            await _secret(api, namespace, meta["name"], data)
+            await _secret(api, namespace, meta["name"], secret, data)
         case Restart(kind, workload, revision):
             template = {"metadata": {"annotations": {RESTARTED_FOR: str(revision)}}}
-            body = {"spec": {"template": template}}
+            version = seen.workloads[kind, workload]["metadata"]["resourceVersion"]
+            body = {"metadata": {"resourceVersion": version}, "spec": {"template": template}}
             await api.merge(path("apps/v1", _PLURALS[kind], namespace, workload), body)
         case FlagNewerStatus() | ReadJournal():
             log.warning(
@@ -221,14 +241,21 @@ async def _finalizers(api: Api, where: str, meta: _Object, wanted: list[str]) ->
     await api.merge(where, {"metadata": {"finalizers": wanted, "resourceVersion": meta["resourceVersion"]}})
 
 
-async def _secret(api: Api, namespace: str, binding: str, data: Mapping[str, str]) -> None:
-    """Owned by nobody: an application that was started with it outlives the binding."""
+async def _secret(api: Api, namespace: str, binding: str, found: _Object | None, data: Mapping[str, str]) -> None:
+    """By compare-and-swap: an operator that was stopped writes nothing over what the next one wrote meanwhile.
+
+    Owned by nobody: an application that was started with it outlives the binding.
+    """
     name = binding_secret_name(binding)
-    labels = {names.MANAGED_BY: names.MANAGER, names.BINDING: binding}
+    meta = {"name": name, "labels": {names.MANAGED_BY: names.MANAGER, names.BINDING: binding}}
+    encoded = {key: base64.b64encode(text.encode()).decode() for key, text in data.items()}
+    if found is None:
+        made = {"apiVersion": "v1", "kind": "Secret", "metadata": meta, "data": encoded}
+        await api.request("POST", path("v1", "secrets", namespace), made)
+        return
+    gone = dict.fromkeys(set(found.get("data") or {}) - set(data))
     body = {
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "metadata": {"name": name, "labels": labels},
-        "data": {key: base64.b64encode(text.encode()).decode() for key, text in data.items()},
+        "metadata": {**meta, "resourceVersion": found["metadata"]["resourceVersion"]},
+        "data": {**gone, **encoded},
     }
-    await api.apply(path("v1", "secrets", namespace, name), body)
+    await api.merge(path("v1", "secrets", namespace, name), body)

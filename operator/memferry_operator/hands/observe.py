@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -10,18 +11,19 @@ from typing import Any, Final
 from memferry.manifest import Backend, Migration
 from memferry.manifest.binding import Binding
 from memferry.manifest.binding_status import BindingStatus
-from memferry.manifest.status import STATUS_VERSION, MigrationStatus
+from memferry.manifest.status import MigrationStatus
 from memferry_operator import names
 from memferry_operator.brain import times
 from memferry_operator.brain.draft import TERMINAL
 from memferry_operator.hands import read
-from memferry_operator.hands.api import OURS, Api, path
+from memferry_operator.hands.api import OURS, Api, owner, path
 from memferry_operator.hands.bindings import binding_clients
 from memferry_operator.observed import BindingState, Observed
 
 __all__ = ["Seen", "observe", "observe_binding"]
 
 _COORDINATION: Final = "coordination.k8s.io/v1"
+_PLACE: Final = frozenset({"claimName", "path", "address", "collection", "database", "graphRef", "vectorsRef"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,18 +50,21 @@ async def observe(api: Api, namespace: str, name: str, *, slot: bool) -> Seen | 
     if raw is None:
         return None
     meta, told = raw["metadata"], raw.get("status") or {}
-    newer = int(told.get("statusVersion") or 0) > STATUS_VERSION
+    newer = read.newer(raw)
     status = MigrationStatus() if newer else MigrationStatus.model_validate(told)
     invalid = read.problem(Migration, raw.get("spec"))
     spec = None if invalid else Migration.model_validate(raw["spec"])
     deleting = "deletionTimestamp" in meta
+    bound_to = _bound_to(raw)
     if newer or (deleting and names.FINALIZER not in meta.get("finalizers", [])):
-        spec = None
+        spec, bound_to = None, ""
     backends, mapping, binding = await asyncio.gather(
         _backends(api, namespace, spec),
         _mapping(api, namespace, spec),
-        _binding(api, namespace, spec),
+        _binding(api, namespace, bound_to),
     )
+    # One that is over asks nothing more of its binding than to be let go.
+    stopped = newer or (binding is not None and read.newer(binding[1]) and status.phase not in TERMINAL)
     # Before the finalizer and the first attempt there is nothing; a lost status has a finalizer and no phase.
     begun = names.FINALIZER in meta.get("finalizers", []) and not (status.phase == "Pending" and not status.attempt)
     owned = await _owned(api, namespace, name, meta["uid"], status, begun=begun, deleting=deleting, newer=newer)
@@ -72,7 +77,7 @@ async def observe(api: Api, namespace: str, name: str, *, slot: bool) -> Seen | 
         spec=spec,
         status=status,
         invalid=invalid,
-        newer_status=newer,
+        newer_status=stopped,
         deleting=deleting,
         finalizer=names.FINALIZER in meta.get("finalizers", []),
         backends={n: Backend.model_validate(b["spec"]) for n, b in backends.items() if _valid(b)},
@@ -113,10 +118,16 @@ async def _mapping(api: Api, namespace: str, spec: Migration | None) -> Mapping[
     return await api.get(path("v1", "configmaps", namespace, spec.mapping.config_map_ref.name))
 
 
-async def _binding(api: Api, namespace: str, spec: Migration | None) -> tuple[BindingState, Mapping[str, Any]] | None:
-    if spec is None or spec.cutover.binding_ref is None:
-        return None
-    return await observe_binding(api, namespace, spec.cutover.binding_ref.name)
+def _bound_to(raw: Mapping[str, Any]) -> str:
+    """Name of the MemoryBinding, empty where there is none; also of a spec that nobody can read: it may have frozen."""
+    part: Any = raw.get("spec")
+    for key in ("cutover", "bindingRef", "name"):
+        part = part.get(key) if isinstance(part, Mapping) else None
+    return part if isinstance(part, str) else ""
+
+
+async def _binding(api: Api, namespace: str, name: str) -> tuple[BindingState, Mapping[str, Any]] | None:
+    return await observe_binding(api, namespace, name) if name else None
 
 
 async def observe_binding(api: Api, namespace: str, name: str) -> tuple[BindingState, Mapping[str, Any]] | None:
@@ -125,7 +136,7 @@ async def observe_binding(api: Api, namespace: str, name: str) -> tuple[BindingS
     if raw is None or read.problem(Binding, raw.get("spec")):
         return None
     spec = Binding.model_validate(raw["spec"])
-    told = BindingStatus.model_validate(raw.get("status") or {})
+    told = BindingStatus() if read.newer(raw) else BindingStatus.model_validate(raw.get("status") or {})
     lock = told.locked_by
     state = BindingState(
         name=name,
@@ -167,14 +178,15 @@ async def _owned(
         api.get(path("v1", "configmaps", namespace, names.control(name))),
         api.get(path("v1", "secrets", namespace, names.result(name))) if _reads_results(status) else _none(),
     )
-    ours = [job for job in jobs if _owner(job) == uid]
-    job_uids = {job["metadata"]["uid"] for job in ours}
+    ours = [job for job in jobs if owner(job) == uid]
+    whose = {uid, *(job["metadata"]["uid"] for job in ours)}
     return {
         "jobs": tuple(j for j in map(read.job, ours) if j),
-        "pods": tuple(p for p in map(read.pod, (pod for pod in pods if _owner(pod) in job_uids)) if p),
-        "leases": {one.name: one for one in map(read.worker_lease, (one for one in leases if _owner(one) == uid))},
-        "command": read.command(((command or {}).get("data") or {}).get("command")) if _owner(command) == uid else None,
-        "results": read.results(results) if _owner(results) == uid else {},
+        # A pod outlives its Job: where that was deleted by others, or a node is lost.
+        "pods": tuple(p for p in map(read.pod, (pod for pod in pods if whose & {owner(pod), _said(pod)})) if p),
+        "leases": {one.name: one for one in map(read.worker_lease, (one for one in leases if owner(one) == uid))},
+        "command": read.command(((command or {}).get("data") or {}).get("command")) if owner(command) == uid else None,
+        "results": read.results(results) if owner(results) == uid else {},
     }
 
 
@@ -182,13 +194,13 @@ def _reads_results(status: MigrationStatus) -> bool:
     return status.phase not in TERMINAL and status.phase not in {"BulkTransfer", "TrafficSwitch", "Monitoring"}
 
 
+def _said(pod: Mapping[str, Any]) -> str:
+    """Which migration a pod is of, as its template says."""
+    return str((pod["metadata"].get("labels") or {}).get(names.UID, ""))
+
+
 async def _none() -> None:
     return None
-
-
-def _owner(found: Mapping[str, Any] | None) -> str:
-    owners = ((found or {}).get("metadata") or {}).get("ownerReferences") or []
-    return next((str(one["uid"]) for one in owners if one.get("controller")), "")
 
 
 async def _references(
@@ -201,21 +213,38 @@ async def _references(
     """Who else uses the source; only asked for before something is deleted from it."""
     if spec is None or status.phase != "Decommission" or spec.decommission.policy != "Delete":
         return ()
-    source, ours = spec.source.backend_ref.name, f"{OURS}/namespaces/{namespace}"
-    found: list[str] = []
+    ours, found = f"{OURS}/namespaces/{namespace}", list[str]()
+    backends = {one["metadata"]["name"]: one for one in await api.list(f"{ours}/memorybackends", "")}
+    store = _of_one_store(spec.source.backend_ref.name, backends)
     for one in await api.list(f"{ours}/memorymigrations", ""):
-        ends = [((one["spec"].get(end) or {}).get("backendRef") or {}).get("name") for end in ("source", "target")]
         over = (one.get("status") or {}).get("phase") in TERMINAL
-        if source in ends and one["metadata"]["name"] != name and not over:
+        if store & set(read.ends(one["spec"])) and one["metadata"]["name"] != name and not over:
             found.append(f"MemoryMigration {one['metadata']['name']}")
+    for one in await api.list(f"{ours}/memorybindings", ""):
+        # One whose status is being made again may serve from where it began.
+        serves = (one.get("status") or {}).get("active") or one["spec"]["initialBackendRef"]["name"]
+        if serves in store:
+            found.append(f"MemoryBinding {one['metadata']['name']}")
     found += [
-        f"MemoryBinding {one['metadata']['name']}"
-        for one in await api.list(f"{ours}/memorybindings", "")
-        if (one.get("status") or {}).get("active") == source
-    ]
-    found += [
-        f"MemoryBackend {one['metadata']['name']}"
-        for one in await api.list(f"{ours}/memorybackends", "")
-        if source in [(one["spec"].get(key) or {}).get("name") for key in ("graphRef", "vectorsRef")]
+        f"MemoryBackend {whole}" for whole, one in backends.items() if whole not in store and store & _halves(one)
     ]
     return tuple(sorted(found))
+
+
+def _of_one_store(source: str, backends: Mapping[str, Mapping[str, Any]]) -> set[str]:
+    """The MemoryBackends behind which the source is, or a half of it: two may name one store."""
+    parts = [backends[name] for name in (source, *_halves(backends.get(source, {}))) if name in backends]
+    wanted = {sign for one in parts for sign in _signs(one)}
+    return {source, *(name for name, one in backends.items() if wanted & _signs(one))}
+
+
+def _halves(backend: Mapping[str, Any]) -> set[str]:
+    spec = backend.get("spec") or {}
+    return {name for key in ("graphRef", "vectorsRef") if (name := (spec.get(key) or {}).get("name"))}
+
+
+def _signs(backend: Mapping[str, Any]) -> set[str]:
+    """What says which store it is: what its probe has found, and where it is."""
+    place = {key: value for key, value in (backend.get("spec") or {}).items() if key in _PLACE}
+    identity = (backend.get("status") or {}).get("storeIdentity") or ""
+    return {sign for sign in (identity, json.dumps(place, sort_keys=True) if place else "") if sign}

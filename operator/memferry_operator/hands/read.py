@@ -10,14 +10,17 @@ from typing import Any, cast, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from memferry.manifest.status import STATUS_VERSION
 from memferry_operator import names
 from memferry_operator.brain import times
 from memferry_operator.names import Role
 from memferry_operator.observed import Answer, Command, Job, Pod, Progress, WorkerLease
 
-__all__ = ["answer", "command", "ends", "job", "pod", "problem", "results", "unreachable", "worker_lease"]
+__all__ = ["answer", "command", "ends", "job", "newer", "pod", "problem", "results", "unreachable", "worker_lease"]
 
 _ROLES = frozenset(get_args(Role))
+_AWAY = frozenset({"Unreachable", "KeyMissing"})
+_LONGEST_ERROR = 500
 Object = Mapping[str, Any]
 
 
@@ -31,9 +34,14 @@ def unreachable(backend: Object) -> str:
     """Why a MemoryBackend cannot be reached, as its last probe said; empty where it can, or where that is not known."""
     for condition in (backend.get("status") or {}).get("conditions") or []:
         now = condition.get("observedGeneration") == _meta(backend).get("generation")
-        if now and (condition.get("type"), condition.get("reason")) == ("Reachable", "Unreachable"):
+        if now and condition.get("type") == "Reachable" and condition.get("reason") in _AWAY:
             return str(condition.get("message") or "it did not answer")
     return ""
+
+
+def newer(found: Object) -> bool:
+    """Whether a newer operator wrote the status of a resource of ours."""
+    return int((found.get("status") or {}).get("statusVersion") or 0) > STATUS_VERSION
 
 
 def _meta(found: Object) -> Object:
@@ -88,7 +96,7 @@ def pod(found: Object) -> Pod | None:
     if its_role is None:
         return None
     states = [c.get("state") or {} for c in status.get("containerStatuses") or []]
-    codes = [s["terminated"].get("exitCode") for s in states if "terminated" in s]
+    ended = [s["terminated"] for s in states if "terminated" in s]
     waits = [s["waiting"].get("reason") or "" for s in states if "waiting" in s]
     conditions = {c["type"]: c for c in status.get("conditions") or []}
     scheduled = conditions.get("PodScheduled") or {}
@@ -101,10 +109,16 @@ def pod(found: Object) -> Pod | None:
         phase=status.get("phase") or "Pending",
         ready=(conditions.get("Ready") or {}).get("status") == "True",
         deleting="deletionTimestamp" in _meta(found),
-        exit_code=codes[0] if codes else None,
+        exit_code=ended[0].get("exitCode") if ended else None,
         since=times.instant(status.get("startTime") or _meta(found).get("creationTimestamp")),
         waiting=waits[0] if waits else scheduled.get("message") or "",
+        error=_error(ended[0].get("message") or "") if ended else "",
     )
+
+
+def _error(log: str) -> str:
+    """The line of a worker's log that tells why it ended."""
+    return next((line[:_LONGEST_ERROR] for line in reversed(log.splitlines()) if line.startswith("error[")), "")
 
 
 def worker_lease(found: Object) -> WorkerLease:

@@ -268,13 +268,16 @@ class Reconciler:
                 self._forget(key)
                 return
             phase = await self._act(key, seen)
+        except Exception:
+            # What is at work goes on, whether it can be looked at or not.
+            phase = known.phase if (known := self._known.get(key)) else ""
+            raise
         finally:
             self._slot(key, phase)
 
     async def _look_at_binding(self, key: Key) -> None:
-        self._leader.check()
         try:
-            asked = await look_at_binding(self._api, key.namespace, key.name)
+            asked = await look_at_binding(self._api, key.namespace, key.name, self._leader.check)
         except ApiError as error:
             if error.status != 409:
                 raise
@@ -287,7 +290,6 @@ class Reconciler:
             self.queue.add(backend)
 
     async def _look_at_backend(self, key: Key) -> None:
-        self._leader.check()
         looked, place = Looked(), self._probes.place(key, self._settings.max_probes)
         try:
             found = await look_at_backend(
@@ -298,6 +300,7 @@ class Reconciler:
                 users=self._users(key),
                 asked=self._probes.asked(key),
                 slot=place,
+                check=self._leader.check,
             )
             if found is None:
                 self.queue.forget(key)

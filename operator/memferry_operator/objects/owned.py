@@ -17,14 +17,17 @@ Object = dict[str, Any]
 
 
 def owner(name: str, uid: str, kind: str = "MemoryMigration") -> Object:
-    """A resource of ours as the owner of something."""
+    """A resource of ours as the owner of something.
+
+    Its deletion is held up by our finalizer, not by what it owns: `blockOwnerDeletion` is a right of its own in some
+    clusters (OwnerReferencesPermissionEnforcement).
+    """
     return {
         "apiVersion": f"{GROUP}/{VERSION}",
         "kind": kind,
         "name": name,
         "uid": uid,
         "controller": True,
-        "blockOwnerDeletion": True,
     }
 
 

@@ -9,6 +9,7 @@ from memferry.manifest import Backend, Migration
 from memferry_operator import names
 from memferry_operator.actions import CreateJob
 from memferry_operator.brain.jobs import DATA, REFUSED
+from memferry_operator.objects.references import KeyOf, references
 from memferry_operator.settings import Settings
 
 __all__ = ["job", "pod"]
@@ -53,7 +54,10 @@ def job(
                     {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
                 ],
             },
-            "template": {"metadata": {"labels": labels}, "spec": _pod(action, name, uid, spec, backends, settings)},
+            "template": {
+                "metadata": {"labels": {**labels, names.UID: uid}},
+                "spec": _pod(action, name, uid, spec, backends, settings),
+            },
         },
     }
 
@@ -72,6 +76,8 @@ def _pod(
     settings: Settings,
 ) -> dict[str, Any]:
     transfer = spec.transfer
+    # The manifest of the attempt is pinned; what was confirmed is the policy as it is now.
+    confirmed = {"MEMFERRY_DECOMMISSION": spec.decommission.policy} if action.role == "retire" else {}
     found = pod(
         action.role,
         account=names.account(name),
@@ -82,6 +88,7 @@ def _pod(
             "MEMFERRY_MIGRATION": name,
             "MEMFERRY_MIGRATION_UID": uid,
             "MEMFERRY_ATTEMPT": str(action.attempt),
+            **confirmed,
         },
         settings=settings,
     )
@@ -131,6 +138,7 @@ def pod(
                 "command": ["memferry", "worker", verb],
                 "args": ["--folder", FOLDER, "--claims", CLAIMS, "--state", STATE, *_claims(claims)],
                 "env": _environment(environment),
+                "terminationMessagePolicy": "FallbackToLogsOnError",
                 "securityContext": {
                     "allowPrivilegeEscalation": False,
                     "readOnlyRootFilesystem": True,
@@ -186,19 +194,12 @@ def _environment(told: Mapping[str, str]) -> list[dict[str, Any]]:
 def _sources(manifest: str, backends: Iterable[Backend]) -> list[dict[str, Any]]:
     """The manifest and every key that a backend references, and no other."""
     items = [{"key": "migration.yaml", "path": "migration.yaml"}]
-    secrets: set[tuple[str, str]] = set()
-    config: set[tuple[str, str]] = set()
-    for backend in backends:
-        for credential in (backend.api_key, backend.password):
-            if credential is not None and credential.secret_ref is not None:
-                secrets.add((credential.secret_ref.name, credential.secret_ref.key))
-        authority = backend.tls.ca if backend.tls else None
-        if authority is not None and authority.secret_ref is not None:
-            secrets.add((authority.secret_ref.name, authority.secret_ref.key))
-        if authority is not None and authority.config_map_ref is not None:
-            config.add((authority.config_map_ref.name, authority.config_map_ref.key))
     return [
         {"configMap": {"name": manifest, "items": items}},
-        *({"secret": {"name": n, "items": [{"key": k, "path": f"secrets/{n}/{k}"}]}} for n, k in sorted(secrets)),
-        *({"configMap": {"name": n, "items": [{"key": k, "path": f"config/{n}/{k}"}]}} for n, k in sorted(config)),
+        *(_projected(one) for one in references(backends)),
     ]
+
+
+def _projected(one: KeyOf) -> dict[str, Any]:
+    kind, folder = ("secret", "secrets") if one.kind == "Secret" else ("configMap", "config")
+    return {kind: {"name": one.name, "items": [{"key": one.key, "path": f"{folder}/{one.name}/{one.key}"}]}}

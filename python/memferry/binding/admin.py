@@ -116,7 +116,7 @@ def unfreeze(cluster: Cluster, name: str, *, journal: bool = True) -> Unfrozen:
 
     As in a switch, the journals in the stores say so first. A switch that is under way sees the higher revision and
     gives up. No write of the operator is written over: where it changes the binding meanwhile, what to do is thought
-    over again.
+    over again. Where the switch has come to its end by then, the journals are brought to what it came to.
 
     Args:
         cluster: Where the binding is.
@@ -126,18 +126,26 @@ def unfreeze(cluster: Cluster, name: str, *, journal: bool = True) -> Unfrozen:
     Raises:
         RefusedError: `cluster`, there is no such binding; `format-newer`; `journal`; `busy`, it changes all the time.
     """
+    journaled: BindingStatus | None = None
     for _ in range(_TRIES):
         binding = _binding(cluster, name)
         before = _status(binding)
         if before.status_version > STATUS_VERSION:
             raise RefusedError("format-newer", f"MemoryBinding {name}: a newer memferry wrote its status")
-        if before.mode == "Serving":
+        if before.mode == "Frozen":
+            after, others, said = _serving_again(cluster, before)
+        elif journaled is not None and journaled.active != before.active:
+            after, others, said = _serving_meanwhile(before, journaled)
+        else:
             return Unfrozen(name, before, before, (f"binding {name} serves already from {before.active}",))
-        after, others, said = _serving_again(cluster, before)
         if journal:
             journals = Journals(name, after.active, others, lambda side, scratch: _store(cluster, side, scratch))
-            revision, left = journals.write(after.revision)
-            after, said = after.model_copy(update={"revision": revision}), [*said, *left]
+            try:
+                revision, left = journals.write(after.revision)
+            except RefusedError as error:
+                raise _left_wrong(error, before, journaled) from error
+            journaled = after = after.model_copy(update={"revision": revision})
+            said += left
         else:
             said.append(_LEFT)
         said.insert(0, f"writes go on at {after.active}, revision {after.revision}")
@@ -183,6 +191,27 @@ def _serving_again(cluster: Cluster, before: BindingStatus) -> tuple[BindingStat
         said.append(f"{before.active} was frozen too, so nothing was written to it since")
     changes = {"mode": "Serving", "active": home, "revision": highest + 1, "frozen_until": None}
     return before.model_copy(update=changes), others, said
+
+
+def _serving_meanwhile(
+    before: BindingStatus, journaled: BindingStatus
+) -> tuple[BindingStatus, tuple[str, ...], list[str]]:
+    """A switch that ended while it was taken back: what the binding says, holds, and the journals are to say it too."""
+    after = before.model_copy(update={"revision": max(before.revision, journaled.revision) + 1})
+    said = f"the switch came to its end meanwhile: {before.active} serves, and the journals say so again"
+    return after, (journaled.active,), [said]
+
+
+def _left_wrong(error: RefusedError, before: BindingStatus, journaled: BindingStatus | None) -> RefusedError:
+    """What to say where the journals name a side that does not serve, and cannot be mended from here."""
+    if before.mode == "Frozen" or journaled is None:
+        return error
+    return RefusedError(
+        "journal",
+        f"{before.active} serves, as the switch came to its end meanwhile, and the journals say {journaled.active}, "
+        f"revision {journaled.revision}: {error}",
+        hint="until the next switch has written them the status of the MemoryBinding is all there is: do not delete it",
+    )
 
 
 def _store(cluster: Cluster, name: str, scratch: Path) -> StoreUrl:

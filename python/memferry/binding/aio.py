@@ -7,6 +7,7 @@ from theirs. A write that is cancelled while it waits was not begun; one that ha
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
@@ -68,11 +69,20 @@ class AsyncBoundStore(AsyncReads[BoundStore]):
         finally:
             unlisten()
 
+        taken = threading.Lock()
+
         def write() -> T:
+            if not taken.acquire(blocking=False):
+                raise asyncio.CancelledError
             with self._store.finishing(*begun) as store:
                 return work(store)
 
-        return await in_thread(write)
+        try:
+            return await in_thread(write)
+        finally:
+            # An event loop that ends cancels what still waits for a thread.
+            if taken.acquire(blocking=False):
+                self._store.abandon(*begun)
 
 
 @asynccontextmanager

@@ -198,7 +198,7 @@ class BoundStore:
             yield store
 
     def try_begin(self) -> tuple[Permit, ExitStack, Store] | Denied:
-        """Begins a write where one may be begun; it has to be finished by `finishing`."""
+        """Begins a write where one may be begun; it has to be finished by `finishing`, or `abandon`."""
         self._check_process()
         link = self._link
         with link.changed:
@@ -233,6 +233,13 @@ class BoundStore:
                     f"a write under revision {permit.revision} came to its end after the Lease had run out: it may be "
                     "lost by a switch",
                 )
+
+    def abandon(self, permit: Permit, held: ExitStack, _store: Store) -> None:
+        """The write that has begun is not done: nothing of it reached the store."""
+        link = self._link
+        with held, link.changed:
+            link.state.finish(permit, link.now())
+            link.notify()
 
     @contextmanager
     def _counting(self) -> Iterator[None]:
@@ -359,9 +366,8 @@ def connect(
     )
     store = BoundStore(link, freeze_wait_secs=freeze_wait_secs)
     link.start()
-    try:
+    with ExitStack() as unless_open:
+        unless_open.callback(store.close)
         store.wait_open(wait_secs)
-    except BaseException:
-        store.close()
-        raise
+        unless_open.pop_all()
     return store

@@ -73,6 +73,7 @@ class OwnLease:
         self._clock = clock
         self._process = secrets.token_hex(8)
         self._held: dict[str, Any] | None = None
+        self._gone = False
         self._others: tuple[str, float] = ("", 0.0)
         """Version of another process's Lease, and since when it is known."""
 
@@ -82,7 +83,10 @@ class OwnLease:
         Raises:
             StoreError: `fenced`, another process has taken its place.
             TransientError: It could not be said, or another process still holds the Lease.
+            AbsentError: The Lease is gone, so that nobody counts on this client. The next call makes it again, and
+                the one after that counts: where its pod is gone, so is each that is made again.
         """
+        made_again = self._held is None and self._gone
         try:
             if self._held is None:
                 self._acquire(said)
@@ -91,8 +95,12 @@ class OwnLease:
         except ConflictError:
             self._again(said)
         except AbsentError:
+            self._gone = self._gone or self._held is not None
             self._held = None
-            self._create(said)
+            raise
+        if made_again:
+            self._gone = False
+            raise TransientError("binding", f"Lease {self._identity.lease} was deleted and is made again")
 
     def release(self) -> None:
         """Says that nothing is in flight and nothing will start."""

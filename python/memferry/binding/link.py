@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from pydantic import ValidationError
@@ -72,7 +75,8 @@ class Link:
         self._claims = claims
         self._secret_folder = secret_folder
         self._vectors = vectors
-        self._scratch = TemporaryDirectory(prefix="memferry-binding-")
+        self._scratch = Path(tempfile.mkdtemp(prefix="memferry-binding-"))
+        self._clean = weakref.finalize(self, _remove, self._scratch, os.getpid())
         self._closing = False
         self._reopen = False
         self._end_watch: Callable[[], None] = lambda: None
@@ -107,7 +111,7 @@ class Link:
                 self._lease.release()
         self.current.exchange(None)()
         self._cluster.close()
-        self._scratch.cleanup()
+        self._clean()
 
     def listen(self, listener: Callable[[], None]) -> Callable[[], None]:
         """Calls `listener`, from any thread, when something has changed; gives what ends that."""
@@ -155,10 +159,11 @@ class Link:
         wait_secs = _AGAIN_SECS
         while not self._closing:
             try:
-                for event in self._cluster.watch(binding_path(), self.identity.binding, self._stopper):
-                    wait_secs = _AGAIN_SECS
-                    if event.get("type") in {"ADDED", "MODIFIED"}:
-                        self._saw(event["object"], None)
+                with _ours():
+                    for event in self._cluster.watch(binding_path(), self.identity.binding, self._stopper):
+                        wait_secs = _AGAIN_SECS
+                        if event.get("type") in {"ADDED", "MODIFIED"}:
+                            self._saw(event["object"], None)
                 self._told("watch", None)
             except MemferryError as error:
                 if self._closing:
@@ -203,15 +208,19 @@ class Link:
         while not self._closing:
             began, said = self.now(), self._said()
             try:
-                self._lease.renew(said)
-                with self.changed:
-                    self.state.renewed(began, self.now())
-                    unread = self.state.unread(self.now())
-                    self.notify()
-                if unread:
-                    self._read()
+                with _ours():
+                    self._lease.renew(said)
+                    with self.changed:
+                        self.state.renewed(began, self.now())
+                        unread = self.state.unread(self.now())
+                        self.notify()
+                    if unread:
+                        self._read()
                 self._told("lease", None)
-            except TransientError as error:
+            except (TransientError, AbsentError) as error:
+                if isinstance(error, AbsentError):
+                    with self.changed:
+                        self.state.lost()
                 self._told("lease", error)
                 self._pause(min(_AGAIN_SECS, beat_secs))
                 continue
@@ -250,14 +259,8 @@ class Link:
                 self._pause(60.0, lambda: self._wanted() is not None)
                 continue
             try:
-                found = self._projection()
-                if found.active != wanted:
-                    told = f"the Secret of binding {self.identity.binding} is still of `{found.active}`"
-                    raise TransientError("binding", told)
-                if opened is None or found.data != opened.data or self.current.active != wanted:
-                    url = found.store(self._claims, Path(self._scratch.name))
-                    self._exchange(open_store(url, vectors=self._vectors), wanted)
-                    opened = found
+                with _ours():
+                    opened = self._follow(wanted, opened)
                 self._reopen = False
                 self._told("store", None)
                 wait_secs = _AGAIN_SECS
@@ -266,6 +269,17 @@ class Link:
                 short = error.code == "binding"  # The Secret comes right after the status.
                 self._pause(_AGAIN_SECS / 5 if short else wait_secs, self._sought(wanted))
                 wait_secs = min(wait_secs * 2, _LONGEST_SECS)
+
+    def _follow(self, wanted: str, opened: Projection | None) -> Projection:
+        """Opens the store of a MemoryBackend where it is not open as its Secret says; what that says."""
+        found = self._projection()
+        if found.active != wanted:
+            told = f"the Secret of binding {self.identity.binding} is still of `{found.active}`"
+            raise TransientError("binding", told)
+        if opened is None or found.data != opened.data or self.current.active != wanted:
+            url = found.store(self._claims, self._scratch)
+            self._exchange(open_store(url, vectors=self._vectors), wanted)
+        return found
 
     def _exchange(self, store: Store, active: str) -> None:
         with self.changed:
@@ -290,6 +304,26 @@ class Link:
             return read_secret(self._cluster, self.identity.binding)
         except AbsentError as error:
             raise TransientError("binding", f"binding {self.identity.binding} has no Secret yet") from error
+
+
+@contextmanager
+def _ours() -> Iterator[None]:
+    """Whatever fails is told and tried again: without one of its threads a client never follows its binding again."""
+    try:
+        yield
+    except MemferryError:
+        raise
+    except OSError as error:
+        raise TransientError("io", f"{type(error).__name__}: {error}") from error
+    except Exception as error:
+        # Its text may quote what could not be read, and with it a credential.
+        raise TransientError("binding", f"a defect of memferry: {type(error).__name__}") from error
+
+
+def _remove(folder: Path, pid: int) -> None:
+    """A child that was forked ends in order too, and the folder is the parent's."""
+    if os.getpid() == pid:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _seen(resource: dict[str, Any]) -> Seen | None:

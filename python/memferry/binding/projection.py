@@ -62,6 +62,8 @@ class Projection:
             url = replace(url, path=claims / told["claim"] / url.path)
         certificates = None
         if "certificates" in told:
+            # What cleans folders of temporary files up takes one that nobody touched for days.
+            scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
             certificates = scratch / f"{prefix}certificates.pem"
             certificates.write_text(told["certificates"], "utf-8")
         secrets = Secrets(api_key=told.get("api-key"), password=told.get("password"), ca_file=certificates)

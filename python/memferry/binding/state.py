@@ -100,6 +100,10 @@ class ClientState:
             self._term = now
         self._valid_until = max(self._valid_until, began + self._lease_secs)
 
+    def lost(self) -> None:
+        """The Lease is gone: since when, nobody knows; what is under way is in doubt, and a new term comes next."""
+        self._valid_until = -math.inf
+
     def saw(self, seen: Seen | None, *, read_began: float | None = None) -> bool:
         """The binding was read, or a watch told of it; whether that is news.
 

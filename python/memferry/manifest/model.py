@@ -164,8 +164,13 @@ class Validation(Part):
     """Whether both ends find the same."""
 
 
+_ASKED: Final = "what was begun goes on as it was asked for; make another MemoryMigration"
+
+
 class Cutover(Part):
     """The switch of the application."""
+
+    RULES = (immutable("bindingRef", _ASKED, optional=True),)
 
     binding_ref: Reference | None = None
     """The MemoryBinding that is switched."""
@@ -239,6 +244,7 @@ class Migration(Part):
         ),
         immutable("source", _NEW),
         immutable("target", _NEW),
+        immutable("strategy", _ASKED),
     )
 
     source: StoreReference

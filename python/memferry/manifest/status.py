@@ -195,12 +195,18 @@ class TrafficStatus(StatusPart):
     """Whether clients may write."""
     step: Step = "Preparing"
     """Where the switch is."""
+    step_at: Instant | None = None
+    """When it came there."""
+    home: ObjectName = ""
+    """The MemoryBackend that served before the last freeze."""
     direction: Direction = "Forward"
     """To the target, or back."""
     sequence: Count = 0
     """Number of the last command to the switch worker."""
     command: Word = ""
     """Its verb."""
+    heard: Instant | None = None
+    """Renewal of the worker's Lease that was seen last, where its clock is not the operator's."""
     acked: Small = 0
     """Clients that acknowledged the revision."""
     expected: Small = 0

@@ -68,6 +68,7 @@ class StatusPart(BaseModel):
     """A part of a status."""
 
     model_config = ConfigDict(
+        defer_build=True,  # As of a `Part`.
         extra="ignore",
         frozen=True,
         alias_generator=to_camel,

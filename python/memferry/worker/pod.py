@@ -55,6 +55,8 @@ class Pod:
         result: Secret for a probe's result, where it is not the migration's.
         probe: Number of a probe.
         journals: Of a probe: the bindings whose journal is asked for, as JSON.
+        decommission: Of `retire`: the policy that was confirmed, where that is not the one of the manifest, which is as
+            it was when the attempt began.
         in_cluster: Whether there is an API server.
     """
 
@@ -72,6 +74,7 @@ class Pod:
     mounts: tuple[Path, ...] = ()
     probe: str = ""
     journals: str = "{}"
+    decommission: str = ""
 
     @classmethod
     def of(
@@ -117,6 +120,7 @@ class Pod:
             mounts=tuple(mounts),
             probe=text("MEMFERRY_PROBE", ""),
             journals=text("MEMFERRY_JOURNALS", "{}"),
+            decommission=text("MEMFERRY_DECOMMISSION", ""),
         )
 
     def claim(self, shard: int | None = None) -> Claim:

@@ -110,7 +110,7 @@ class _Retiring:
 def retire(work: Work) -> dict[str, Any]:
     """Verifies everything, deletes what was moved, and says what remains."""
     url, there = work.ends.source, work.ends.target
-    if work.migration.spec.decommission.policy != "Delete":
+    if (work.pod.decommission or work.migration.spec.decommission.policy) != "Delete":
         raise RefusedError("invalid", "spec.decommission.policy is Retain: nothing is deleted")
     if url.profile != "native" or url.backend == "jsonl" or there.profile != "native":
         raise RefusedError(

@@ -131,13 +131,9 @@ class Switch:
         if self._ends is not None and self._ends[0] == direction:
             return self._ends[2]
         self.close()
-        opening = ExitStack()
-        try:
+        with ExitStack() as opening:
             made = self._forward(opening) if direction == "Forward" else self._back(opening)
-        except BaseException:
-            opening.close()
-            raise
-        self._ends = (str(direction), opening, made)
+            self._ends = (str(direction), opening.pop_all(), made)
         return made
 
     def _forward(self, opening: ExitStack) -> Passes:
@@ -234,8 +230,9 @@ class Switch:
         if self._work.migration.spec.cutover.binding_ref is None and direction == "Forward":
             return
         found = self._newest()["journal"]
-        switched = found is not None and found["active"] == self._sides["target"]
-        if switched != (direction == "Back"):
+        expected = self._sides["source" if direction == "Forward" else "target"]
+        # Where no journal is, nothing was switched; one that names a third store says that somebody else has.
+        if (self._sides["source"] if found is None else found["active"]) != expected:
             active = "no side" if found is None else f"`{found['active']}`, revision {found['revision']},"
             raise RefusedError("journal", f"a pass {direction} is not possible: {active} is active")
 
@@ -254,11 +251,22 @@ class Switch:
                 told[side] = {"reachable": False, "error": {"code": error.code, "message": str(error)}}
         if command.rest.get("parity"):
             told["parity"] = self._parity()
-        if command.rest.get("stray"):
+        if command.rest.get("stray") and all(told[side]["reachable"] for side in ("source", "target")):
+            told["stray"] = self._stray()
+        return told
+
+    def _stray(self) -> dict[str, Any]:
+        """What was written at home; where that cannot be said, what else was found is told all the same."""
+        try:
             home = self._passes("Back")
             stray = home.stray() if isinstance(home, Home) else []
-            told["stray"] = {"records": len(stray), "ids": [list(one) for one in stray[:100]]}
-        return told
+        except MemferryError as error:
+            if error.code in _ENDS:
+                raise
+            # What was open may be what failed.
+            self.close()
+            return {"error": {"code": error.code, "message": str(error)}}
+        return {"records": len(stray), "ids": [list(one) for one in stray[:100]]}
 
     def _parity(self) -> dict[str, Any]:
         """Whether the target finds what the source finds; where that cannot be said, it says nothing against it."""

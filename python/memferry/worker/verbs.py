@@ -13,6 +13,7 @@ from memferry.ledger import RangeState
 from memferry.manifest import Manifest, MemoryMigration
 from memferry.model import Books
 from memferry.phases import migrate, stages
+from memferry.phases.parity import Watch
 from memferry.phases.plan import Options, Plan, Stop
 from memferry.phases.stages import Run
 from memferry.phases.wayback import way_back_lost
@@ -200,7 +201,12 @@ def verify(work: Work) -> dict[str, Any]:
             migrate.search(result, work.ends.source, work.ends.target, run)
         result.elapsed_secs = time.monotonic() - began
         retrying(lambda: run.ledger.save_report(json.dumps(result.to_json())))
-    return found_in(result)
+    found = found_in(result)
+    live = work.migration.spec.strategy == "Online"
+    if live and result.parity is not None and not result.parity.reaches(options.min_recall):
+        # The application has written meanwhile: only what the target finds of the rest tells about the migration.
+        found["parity"]["unchanged"] = Watch(work.ends.source, work.ends.target, options).look(work.stop)
+    return found
 
 
 def _refuse_unfinished(run: Run, made: Plan) -> None:
