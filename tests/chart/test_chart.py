@@ -225,7 +225,7 @@ def test_clients_may_what_the_example_gives_them(tier: ApiTier, tmp_path: Path) 
     who = {"namespace": "agents", "serviceAccount": "agents", "binding": "agents-memory"}
     made = _render(tier, tmp_path, {"rbac": {"bindingClients": [who]}})
     roles = [one for one in made if one["kind"] in {"Role", "ClusterRole"}]
-    ours = [one["rules"] for one in roles if one["metadata"]["name"].endswith(("-binding-client", "-memory-secret"))]
+    ours = [one["rules"] for one in roles if one["metadata"]["name"].endswith(("-binding-client", "-secret"))]
     documents = yaml.safe_load_all((CHART.parents[1] / "examples" / "cluster" / "application.yaml").read_text("utf-8"))
     [example] = [one["rules"] for one in documents if one["kind"] == "Role"]
 
@@ -233,6 +233,41 @@ def test_clients_may_what_the_example_gives_them(tier: ApiTier, tmp_path: Path) 
         return {rule["resources"][0]: rule["verbs"] for rule in rules}
 
     assert verbs([rule for rules in ours for rule in rules]) == verbs(example)
+
+
+def test_every_client_of_every_binding_has_objects_of_its_own(tier: ApiTier, tmp_path: Path) -> None:
+    long = "customer-support-agent"
+    pairs = [("app", "b1"), ("app", "b2"), ("other", "b1"), *((f"{long}-{one}", f"{long}-{one}") for one in "ab")]
+    clients = [{"namespace": "agents", "serviceAccount": who, "binding": binding} for who, binding in pairs]
+    values = {"fullnameOverride": "f" * 40, "rbac": {"bindingClients": [*clients, clients[0]]}}
+    made = [one for one in _render(tier, tmp_path, values) if one["metadata"].get("namespace") == "agents"]
+    names = [(one["kind"], one["metadata"]["name"]) for one in made]
+    assert len(names) == len(set(names)) == 3 * len(clients), "and one that is said twice is made once"
+    roles = {one["metadata"]["name"]: one["rules"][0]["resourceNames"][0] for one in made if one["kind"] == "Role"}
+    bound = {
+        (one["subjects"][0]["name"], roles[one["roleRef"]["name"]].removeprefix("memferry-binding-"))
+        for one in made
+        if one["kind"] == "RoleBinding" and one["roleRef"]["kind"] == "Role"
+    }
+    assert bound == set(pairs)
+
+
+@pytest.mark.parametrize(
+    ("image", "expected"),
+    [
+        ({}, f"images.example/memferry@sha256:{'a' * 64}"),
+        ({"tag": "2"}, "images.example/memferry:2"),
+        ({"digest": f"sha256:{'b' * 64}"}, f"images.example/memferry@sha256:{'b' * 64}"),
+        ({"repository": "images.example/worker"}, "images.example/worker:0.1.0"),
+    ],
+    ids=["nothing", "tag", "digest", "repository"],
+)
+def test_what_is_said_of_the_workers_image_counts(
+    tier: ApiTier, tmp_path: Path, image: dict[str, str], expected: str
+) -> None:
+    values = {"image": EVERYTHING["image"], "worker": {"image": image}}
+    [container] = _deployment(_render(tier, tmp_path, values))["spec"]["template"]["spec"]["containers"]
+    assert {one["name"]: one.get("value") for one in container["env"]}["MEMFERRY_OPERATOR_WORKER_IMAGE"] == expected
 
 
 def test_the_operator_reads_its_environment(tier: ApiTier, tmp_path: Path) -> None:

@@ -65,10 +65,37 @@ HEALTH: Final[list[tuple[dict[str, Any], str, str, str]]] = [
     (_with_status(backend("embedded, path: a")), "Healthy", "not asked yet", "Current"),
     (_with_status(backend("embedded, path: a"), reachable=True, serverVersion="5.26"), "Healthy", "5.26", "Current"),
     (
-        _with_status(backend("embedded, path: a"), reachable=False, conditions=[_condition("Ready", "x", "no route")]),
+        _with_status(
+            backend("embedded, path: a"), reachable=False, conditions=[_condition("Stalled", "x", "no route")]
+        ),
         "Degraded",
         "no route",
         "Failed",
+    ),
+    (_with_status(backend("embedded, path: a"), reachable=False), "Degraded", "not reachable", "Failed"),
+    (
+        _with_status(backend("embedded, path: a"), conditions=[_condition("Stalled", "KeyMissing", "no key x")]),
+        "Degraded",
+        "KeyMissing: no key x",
+        "Failed",
+    ),
+    (
+        _with_status(
+            backend("embedded, path: a"), reachable=True, conditions=[_condition("Stalled", "IdentityChanged")]
+        ),
+        "Degraded",
+        "IdentityChanged",
+        "Failed",
+    ),
+    (
+        _with_status(
+            backend("embedded, path: a"),
+            reachable=True,
+            conditions=[_condition("Stalled", "Reachable", status="False"), _condition("Ready", "Reachable")],
+        ),
+        "Healthy",
+        "reachable",
+        "Current",
     ),
     (_with_status(binding()), "Progressing", "waits", "InProgress"),
     (_with_status(binding(), active="a", mode="Serving"), "Healthy", "a serves", "Current"),
@@ -76,6 +103,26 @@ HEALTH: Final[list[tuple[dict[str, Any], str, str, str]]] = [
         _with_status(binding(), active="a", mode="Frozen", lockedBy={"uid": "u", "name": "m"}),
         "Progressing",
         "frozen by m",
+        "InProgress",
+    ),
+    (
+        _with_status(
+            binding(), active="a", mode="Serving", conditions=[_condition("Stalled", "SecretNotWritten", "no key x")]
+        ),
+        "Degraded",
+        "SecretNotWritten: no key x",
+        "Failed",
+    ),
+    (
+        _with_status(binding(), conditions=[_condition("Stalled", "BackendMissing", "a is not there")]),
+        "Degraded",
+        "BackendMissing: a is not there",
+        "Failed",
+    ),
+    (
+        _with_status(binding(), conditions=[_condition("Reconciling", "ReadingJournal")]),
+        "Progressing",
+        "waits",
         "InProgress",
     ),
 ]

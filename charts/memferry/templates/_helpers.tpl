@@ -40,14 +40,17 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end -}}
 
-{{- /* An image: a digest wins over a tag. Called with (dict "image" IMAGE "fallback" IMAGE "version" TEXT). */ -}}
+{{- /* An image: a digest wins over a tag; the fallback where nothing is said, and its repository where only that is not. Called with (dict "image" IMAGE "fallback" IMAGE "version" TEXT). */ -}}
 {{- define "memferry.image" -}}
-{{- $own := .image.repository -}}
-{{- $image := ternary .image .fallback (ne $own "") -}}
+{{- $image := .fallback -}}
+{{- if or .image.repository .image.tag .image.digest -}}
+{{- $image = .image -}}
+{{- end -}}
+{{- $repository := default .fallback.repository .image.repository -}}
 {{- if $image.digest -}}
-{{- printf "%s@%s" $image.repository $image.digest -}}
+{{- printf "%s@%s" $repository $image.digest -}}
 {{- else -}}
-{{- printf "%s:%s" $image.repository (default .version $image.tag) -}}
+{{- printf "%s:%s" $repository (default .version $image.tag) -}}
 {{- end -}}
 {{- end -}}
 
