@@ -304,9 +304,8 @@ class Ledger(Lock):
 
     def forget_left(self, kind: str, identity: str) -> None:
         """Says that it has been put back."""
-        key = f"left/{kind}/{identity}"
-        if self._documents.get(self.migration, key):
-            self._documents.put(self.migration, key, "")  # Deleting goes by prefix, and ids begin with one another.
+        # Deleting goes by prefix, and ids begin with one another.
+        self._documents.put(self.migration, f"left/{kind}/{identity}", "")
 
     def _scan(self, prefix: str, after: str = "") -> Iterator[tuple[str, str]]:
         while True:

@@ -30,9 +30,9 @@ _WATCHED: Final = 20
 INDEX_DEADLINE_SECS: Final = 600.0
 _SEARCHED: Final = frozenset({"embedded", "hybrid", "neo4j", "qdrant"})
 _AS_NEAR: Final = 1e-6
+"""How much the cosines of two neighbours may differ for either to be the right one."""
 _SAME_SCORE: Final = 1e-3
 """How far a store's own cosine, of single precision or less, may be from ours."""
-"""How much the cosines of two neighbours may differ for either to be the right one."""
 
 
 @dataclass(frozen=True)

@@ -119,9 +119,10 @@ def _records(target: Target, ledger: Ledger, begin: Callable[[], None], stop: St
         retrying(begin)
     # First what was written over: an entity can only be taken out once no restored relation needs it.
     originals = Keys()
+    left = retrying(lambda: {key for key, _ in ledger.originals(left=True)})
     for saved in _originals(ledger, left=again):
         stop.check()
-        batch, used = retrying(lambda saved=saved: _before(ledger, saved))  # type: ignore[misc]
+        batch, used = retrying(lambda saved=saved: _before(ledger, saved, left))  # type: ignore[misc]
         originals.add(batch)
         _restore(target, ledger, batch, used, result)
     for stream in retrying(store.streams):
@@ -149,16 +150,22 @@ def _decoded(documents: Sequence[tuple[str, str]]) -> Batch:
 
 
 _Used = dict[tuple[str, str], list[Ledger]]
-"""Migrations that left the original that is put back in the end, by kind and id."""
+"""Migrations whose rollback left an original that is used up once the record is put back, by kind and id."""
 
 
-def _before(ledger: Ledger, originals: Batch) -> tuple[Batch, _Used]:
+def _before(ledger: Ledger, originals: Batch, left: set[str]) -> tuple[Batch, _Used]:
     """What to put back where an original is of a migration that has been taken back since: what that one wrote over.
 
     A record that it made goes: it is not among what comes back, and is taken out like those that this migration made.
+
+    Args:
+        ledger: Of the migration that is rolled back.
+        originals: What it wrote over.
+        left: `kind/id` of what an earlier rollback of it left.
     """
     whole: list[Batch] = []
-    used: _Used = {}
+    used: _Used = {one: [ledger] for one in originals.identities() if "/".join(one) in left}
+    seen = {(ledger.migration, *one) for one in originals.identities()}
     while len(originals):
         stays, earlier = bytearray(b"\1" * len(originals)), list[tuple[str, str]]()
         identities = originals.identities()
@@ -171,12 +178,12 @@ def _before(ledger: Ledger, originals: Batch) -> tuple[Batch, _Used]:
                     continue
                 stays[row] = 0
                 kind, identity = identities[row]
-                on_the_way = used.setdefault((kind, identity), [])
-                document = None
-                if migration not in {ledger.migration, *(one.migration for one in on_the_way)}:
-                    document = other.left(kind, identity)
-                    on_the_way.append(other)
+                if (migration, kind, identity) in seen:
+                    continue
+                seen.add((migration, kind, identity))
+                document = other.left(kind, identity)
                 if document is not None:
+                    used.setdefault((kind, identity), []).append(other)
                     earlier.append((f"{kind}/{identity}", document))
         whole.append(originals.filter(bytes(stays)))
         originals = _decoded(earlier)
@@ -196,7 +203,7 @@ def _restore(target: Target, ledger: Ledger, originals: Batch, used: _Used, resu
             if len(batch):
                 target.restore(batch)
             for kind, identity in batch.identities():
-                for one in (ledger, *used.get((kind, identity), ())):
+                for one in used.get((kind, identity), ()):
                     one.forget_left(kind, identity)
             for kind, identity in originals.filter(inverted(restore)).identities():
                 ledger.leave_original(kind, identity)
