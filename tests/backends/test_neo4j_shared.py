@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import neo4j
 import pytest
 
 import memferry
 from memferry import Record, StoreError
-from memferry.backends.neo4j import Neo4jTarget
 from memferry.backends.neo4j.connection import Connection
 from memferry.ledger import Ledger
 from memferry.phases import stages
@@ -38,19 +36,6 @@ def bare(bare_neo4j: Neo4jServer, tmp_path: Path) -> Graph:
     return Graph(bare_neo4j, tmp_path)
 
 
-@contextmanager
-def opened(graph: Graph) -> Iterator[Neo4jTarget]:
-    store = Neo4jTarget(graph.url)
-    try:
-        yield store
-    finally:
-        store.close()
-
-
-def schema(graph: Graph) -> set[str]:
-    return {name for (name,) in graph.cypher("SHOW INDEXES YIELD name, type WHERE type <> 'LOOKUP' RETURN name")}
-
-
 def ids(store: memferry.Store) -> set[str]:
     return {record.id for record in store.list()}
 
@@ -64,7 +49,7 @@ def test_a_rollback_leaves_an_application_its_store(bare: Graph) -> None:
         store.put(Record("memory", "early", content="gone before the rollback"))
         store.delete("memory", "early")
         assert roll(bare.url, moved.migration).deleted == 2
-        assert schema(bare) >= CONSTRAINTS
+        assert bare.schema() >= CONSTRAINTS
         store.put(Record("memory", "late", content="more tea"))
         assert ids(store) == {"late"}
         assert [hit.record.id for hit in store.search("tea")] == ["late"]
@@ -79,10 +64,10 @@ def test_an_application_that_has_only_read_makes_a_store_of_its_own(bare: Graph)
     with memferry.open(bare.url) as store:
         assert [hit.record.id for hit in store.search("tea")] == ["m1"]
         roll(bare.url, moved.migration)
-        assert schema(bare) == {LEDGER}
+        assert bare.schema() == {LEDGER}
         assert (ids(store), store.search("tea")) == (set(), [])
         store.put(Record("memory", "late", content="more tea"))
-        assert schema(bare) >= CONSTRAINTS
+        assert bare.schema() >= CONSTRAINTS
         assert ids(store) == {"late"}
         assert [hit.record.id for hit in store.search("tea")] == ["late"]
 
@@ -94,7 +79,7 @@ def test_a_rollback_leaves_a_migration_that_has_begun_its_store(bare: Graph, mon
     def then_roll_the_first_back(run: Run, plan: Plan) -> None:
         prepare(run, plan)
         assert roll(bare.url, first.migration).deleted == 1
-        assert schema(bare) >= CONSTRAINTS
+        assert bare.schema() >= CONSTRAINTS
 
     monkeypatch.setattr(stages, "prepare", then_roll_the_first_back)
     second = move(bare.file([memory("m2")], "second"), bare.url)
@@ -102,14 +87,14 @@ def test_a_rollback_leaves_a_migration_that_has_begun_its_store(bare: Graph, mon
     assert bare.cypher("MATCH (s:MemferryStore) RETURN s.format") == [[1]]
     # What the first one made and could not drop goes with the last one.
     assert roll(bare.url, second.migration).deleted == 1
-    assert schema(bare) == {LEDGER}
+    assert bare.schema() == {LEDGER}
     assert bare.cypher("MATCH (s:MemferryStore) RETURN s.format") == []
 
 
 def test_nobody_begins_between_a_look_and_a_drop(bare: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
     first = move(bare.file([memory("m1")]), bare.url)
     write = Connection.write
-    with opened(bare) as other:
+    with bare.target() as other:
 
         def begin() -> None:
             with other.transaction():
@@ -128,7 +113,7 @@ def test_nobody_begins_between_a_look_and_a_drop(bare: Graph, monkeypatch: pytes
         roll(bare.url, first.migration)
         assert thread.ident
         thread.join()
-    assert schema(bare) >= CONSTRAINTS
+    assert bare.schema() >= CONSTRAINTS
     assert bare.cypher("MATCH (s:MemferryStore) RETURN s.format") == [[1]]
 
 
@@ -136,11 +121,11 @@ def test_a_run_ends_with_its_constraints_whoever_dropped_them(bare: Graph) -> No
     origin = bare.file([memory("m1")])
     move(origin, bare.url)
     bare.cypher("DROP CONSTRAINT memferry_memory_id")
-    with opened(bare) as store:
+    with bare.target() as store:
         store.finish("m", [])
-        assert "memferry_memory_id" not in schema(bare)
+        assert "memferry_memory_id" not in bare.schema()
         store.finish("m", list(stages.whole(store.source() or pytest.fail("no source"))))
-    assert schema(bare) >= CONSTRAINTS
+    assert bare.schema() >= CONSTRAINTS
 
 
 def test_records_are_there_though_their_store_node_is_not(graph: Graph) -> None:
@@ -183,6 +168,29 @@ def test_properties_that_others_added_come_back_with_rollback(graph: Graph) -> N
     assert all("reviewed" not in properties for _, properties in graph.cypher(everything))
     assert roll(graph.url, result.migration).restored == 3
     assert graph.cypher(everything) == before
+
+
+def test_times_that_the_driver_does_not_tell_apart_are_read_page_by_page(
+    graph: Graph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = 120
+    move(graph.file([memory(f"m{n}") for n in range(rows)]), graph.url)
+    graph.cypher(
+        "MATCH (n:MemferryMemory) SET n.z = datetime('2024-01-01T00Z'), n.utc = datetime('2024-01-01T00[UTC]')"
+    )
+    asked, run = [], neo4j.Session.run
+
+    def counted(session: neo4j.Session, text: Any, *arguments: Any, **parameters: Any) -> neo4j.Result:
+        asked.append(text)
+        return run(session, text, *arguments, **parameters)
+
+    monkeypatch.setattr(neo4j.Session, "run", counted)
+    there = graph.folder / "there.jsonl"
+    assert move(graph.url, parse_url(str(there))).outcome == "proven"
+    text = there.read_text()
+    assert text.count('"z":{"$datetime":"2024-01-01T00:00:00.000000000Z"}') == rows
+    assert text.count('"utc":{"$datetime":"2024-01-01T00:00:00.000000000+00:00[UTC]"}') == rows
+    assert len(asked) < rows
 
 
 def test_fields_that_no_property_is_read_as_stay_where_they_are(graph: Graph) -> None:

@@ -16,13 +16,12 @@ from memferry import profiles
 from memferry._native import Batch, Mapper
 from memferry.backends.neo4j.connection import Connection, guard
 from memferry.backends.neo4j.layout import LEDGER, STORE
-from memferry.backends.neo4j.values import PROPERTIES_AS_TEXT, UnknownValueError, canonical, escaped, tagged
+from memferry.backends.neo4j.values import PROPERTIES, PROPERTIES_AS_TEXT, UnknownValueError, canonical, escaped, tagged
 from memferry.model import Limits, Page, Quarantined, Range
 
 __all__ = [
     "LAST",
     "NODES",
-    "PROPERTIES",
     "RELATIONSHIPS",
     "RETURNED",
     "PlainReader",
@@ -48,10 +47,7 @@ RETURNED: Final = {
     "CASE WHEN $key IS NULL THEN elementId(a) ELSE a[$key] END, "
     "CASE WHEN $key IS NULL THEN elementId(b) ELSE b[$key] END",
 }
-"""What is read of each, with the place for one of the two below."""
-
-PROPERTIES: Final = "properties(n)"
-"""Quicker than `PROPERTIES_AS_TEXT`, which tells apart what the driver does not."""
+"""What is read of each, with the place for `PROPERTIES` or `PROPERTIES_AS_TEXT`."""
 
 _STATEMENTS: Final = {
     NODES: (

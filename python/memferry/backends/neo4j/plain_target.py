@@ -6,12 +6,10 @@ keeps the database's number of every node that has one, and each statement check
 
 from __future__ import annotations
 
-import json
 import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -22,7 +20,6 @@ from memferry.backends.neo4j.connection import Connection
 from memferry.backends.neo4j.layout import LEDGER, STORE
 from memferry.backends.neo4j.plain import (
     NODES,
-    PROPERTIES,
     RELATIONSHIPS,
     RETURNED,
     Row,
@@ -30,17 +27,10 @@ from memferry.backends.neo4j.plain import (
     plain_mapper,
     raw_row,
 )
+from memferry.backends.neo4j.plain_rows import PlainRow, PlainRows, usable
 from memferry.backends.neo4j.source import TargetSource
 from memferry.backends.neo4j.transactions import Transactions
-from memferry.backends.neo4j.values import (
-    PROPERTIES_AS_TEXT,
-    UnheldError,
-    UnknownValueError,
-    canonical,
-    escaped,
-    native,
-    unescaped,
-)
+from memferry.backends.neo4j.values import PROPERTIES, PROPERTIES_AS_TEXT, UnknownValueError
 from memferry.backends.state import MarkedSource, State
 from memferry.errors import RefusedError, StoreError, TransientError
 from memferry.failpoints import failpoint
@@ -52,40 +42,6 @@ __all__ = ["Neo4jPlainTarget", "has_state"]
 _ROWS: Final = 5000
 _STREAMS: Final = {"entity": NODES, "relation": RELATIONSHIPS}
 _PATTERNS: Final = {"entity": "(n)", "relation": "(a)-[n]->(b)"}
-_MAX_NAME_CHARS: Final = 1000
-UNTYPED: Final = "RELATED_TO"
-"""A relationship has to have a type."""
-
-
-@dataclass
-class _Row:
-    """A record on its way: `row` is its number in the batch, `altered` names what the graph cannot hold of it."""
-
-    row: int
-    kind: str
-    id: str
-    properties: dict[str, Any]
-    names: list[str]
-    ends: tuple[str | None, str | None]
-    altered: set[str]
-
-    def body(self) -> bytes:
-        """What the reader will make of it; see `plain.raw_row`."""
-        said: dict[str, Any] = {escaped(name): canonical(value) for name, value in self.properties.items()}
-        said["$kind"] = self.kind
-        if self.kind == "relation":
-            said["$type"] = self.names[0]
-            said |= {name: end for name, end in zip(("$from", "$to"), self.ends, strict=True) if end is not None}
-        elif len(self.names) == 1:
-            said["$type"] = self.names[0]
-        else:
-            said["$labels"] = sorted(self.names)
-        return json.dumps(said, ensure_ascii=False, separators=(",", ":")).encode()
-
-
-def _usable(name: Any) -> bool:
-    """Whether Neo4j takes it as a label, a type or the name of a property."""
-    return isinstance(name, str) and 0 < len(name) <= _MAX_NAME_CHARS and "\0" not in name
 
 
 class Neo4jPlainTarget:
@@ -111,12 +67,12 @@ class Neo4jPlainTarget:
                 "a graph of others has no key that lasts, so what is written there could not be found again",
                 hint="name the property that is to hold the ids: neo4j://...?profile=plain&key=id",
             )
-        if not _usable(url.key):
+        if not usable(url.key):
             raise RefusedError("url", f"no name for a property: {url.key!r}")
         self._url = url
         self._key = url.key
-        self._accepted = list(accepted)
         self._mapper: Mapper = plain_mapper(url.key)
+        self._rows = PlainRows(self._mapper, list(accepted))
         self._connection = Connection(url)
         self._transactions = Transactions(self._connection)
         self._run = self._transactions.run
@@ -155,76 +111,17 @@ class Neo4jPlainTarget:
     def end_range(self, part: Range) -> None:
         """Nothing to do: every page was committed."""
 
-    # --- what the graph makes of records
-
-    def _rows(self, records: Batch) -> tuple[list[_Row], list[Quarantined]]:
-        raw, numbers, bad, _ = self._mapper.encode(records, accepted=self._accepted)
-        identities = records.identities()
-        rows = [
-            self._row(number, *identities[number], json.loads(body))
-            for number, (_, body, _) in zip(numbers, raw.rows(), strict=True)
-        ]
-        return rows, [Quarantined(*row) for row in bad]
-
-    def _row(self, number: int, kind: str, identity: str, body: dict[str, Any]) -> _Row:
-        properties: dict[str, Any] = {}
-        names: list[str] = []
-        altered: set[str] = set()
-        for path, value in body.items():
-            if path in {"$kind", "$from", "$to"}:
-                continue
-            if path in {"$type", "$labels"}:
-                said = value if path == "$labels" and isinstance(value, list) else [value]
-                names += [name for name in said if _usable(name) and name not in names]
-                if not all(map(_usable, said)) or (path == "$labels" and kind == "relation"):
-                    altered.add("types")
-                continue
-            try:
-                if path.startswith("$") and not path.startswith("$$"):
-                    raise UnheldError  # noqa: TRY301 - as what no property holds
-                if not _usable(unescaped(path)):
-                    raise UnheldError  # noqa: TRY301
-                properties[unescaped(path)] = native(value)
-            except UnheldError:
-                altered.add("extra-fields")
-        if kind == "relation":
-            altered |= set() if names[:1] == [body.get("$type")] else {"types"}
-            names = names[:1] or [UNTYPED]
-        elif "$type" in body and len(names) != 1:
-            altered.add("types")  # A node with several labels is read as one without a type.
-        return _Row(number, kind, identity, properties, names, (body.get("$from"), body.get("$to")), altered)
-
-    def _decoded(self, rows: list[_Row]) -> Batch:
-        return self._mapper.decode(Batch.from_rows([(row.id, row.body(), []) for row in rows]))[0]
-
     def image(self, records: Batch) -> Batch:
         """The records as this graph will give them back."""
-        return self._decoded(self._rows(records)[0])
+        return self._rows.decoded(self._rows.of(records)[0])
 
     def gaps(self, records: Batch) -> list[tuple[str, int, str]]:
         """See `memferry.backends.api.Target`."""
-        found = {name: (count, first) for name, count, first in self._mapper.gaps(records)}
-        # With every gap of the mapper accepted, those of the graph itself can be seen.
-        every = [name for name in found if name not in self._accepted]
-        raw, numbers, _, _ = self._mapper.encode(records, accepted=[*self._accepted, *every])
-        identities = records.identities()
-        for number, (_, body, _) in zip(numbers, raw.rows(), strict=True):
-            row = self._row(number, *identities[number], json.loads(body))
-            for name in row.altered:
-                count, first = found.get(name, (0, row.id))
-                found[name] = (count + 1, first)
-        return [(name, count, first) for name, (count, first) in sorted(found.items())]
+        return self._rows.gaps(records)
 
     def fit(self, records: Batch) -> tuple[Batch, list[Quarantined]]:
         """The records that this graph holds, and those that it cannot."""
-        rows, bad = self._rows(records)
-        fitting = [row for row in rows if row.altered <= set(self._accepted)]
-        for row in rows:
-            lacking = sorted(row.altered - set(self._accepted))
-            if lacking:
-                message = f"the target cannot hold: {', '.join(lacking)}"
-                bad += [Quarantined(*one) for one in Mapper.quarantine(records.take([row.row]), "gap", message)]
-        return records.take([row.row for row in fitting]), bad
+        return self._rows.fit(records)
 
     def filed(self, records: Batch) -> list[tuple[str, str]]:
         """Ids are kept, in the property that was named."""
@@ -268,11 +165,11 @@ class Neo4jPlainTarget:
 
     def _lasting(self, identities: list[tuple[str, str]]) -> dict[tuple[str, str], str]:
         """What there is under these ids and could not be put back once it is written over or deleted; why."""
-        rows, bad = self._rows(self._held(identities))
+        rows, bad = self._rows.of(self._held(identities))
         found = {(row.kind, row.id): why for row in rows if (why := self._lacking(row))}
         return found | {(row.kind or "", row.id or ""): row.message for row in bad}
 
-    def _lacking(self, row: _Row) -> str | None:
+    def _lacking(self, row: PlainRow) -> str | None:
         """Why this cannot be put back as it was."""
         if row.kind == "relation" and any(end is None or end in self._shared for end in row.ends):
             return f"an end of it has no `{self._key}` of its own, so it would not be found again"
@@ -295,11 +192,11 @@ class Neo4jPlainTarget:
     def write(self, part: Range, records: Batch, migration: str, *, fresh: bool) -> list[Quarantined]:  # noqa: ARG002
         """See `memferry.backends.api.Target`; committed when it returns."""
         records, quarantined = self.fit(records)
-        rows, _ = self._rows(records)
+        rows, _ = self._rows.of(records)
         lasting = {} if fresh else self._lasting(records.identities())
         stays = {row.row: why for row in rows if (why := lasting.get((row.kind, row.id)))}
         rows = [row for row in rows if row.row not in stays]
-        images = self._decoded(rows)
+        images = self._rows.decoded(rows)
         self._state.intend(images, migration)
         failpoint("intended")
         with self._transaction():
@@ -316,7 +213,7 @@ class Neo4jPlainTarget:
             missing += Mapper.quarantine(records.take([number]), "conflict", message)
         return [*quarantined, *(Quarantined(*row) for row in missing)]
 
-    def _put(self, rows: list[_Row], *, fresh: bool) -> set[int]:
+    def _put(self, rows: list[PlainRow], *, fresh: bool) -> set[int]:
         """Writes within the open transaction; the numbers of relations without ends."""
         lost: set[int] = set()
         for some in _slices([row for row in rows if row.kind == "entity"]):
@@ -325,7 +222,7 @@ class Neo4jPlainTarget:
             lost |= self._put_relations(some, fresh=fresh)
         return lost
 
-    def _put_nodes(self, rows: list[_Row], *, fresh: bool) -> None:
+    def _put_nodes(self, rows: list[PlainRow], *, fresh: bool) -> None:
         known = {} if fresh else self._known("entity")
         for there in (False, True):
             sent = [
@@ -347,7 +244,7 @@ class Neo4jPlainTarget:
                 raise TransientError("unavailable", f"Neo4j: {len(sent) - len(applied)} nodes went away meanwhile")
             self._learn("entity", applied)
 
-    def _put_relations(self, rows: list[_Row], *, fresh: bool) -> set[int]:
+    def _put_relations(self, rows: list[PlainRow], *, fresh: bool) -> set[int]:
         nodes = self._known("entity")
         sent = [
             [row.row, row.id, row.properties, row.names[0], start, nodes[start], end, nodes[end]]
@@ -415,11 +312,11 @@ class Neo4jPlainTarget:
         Raises:
             StoreError: `refused`, one cannot be put back as it was.
         """
-        rows, bad = self._rows(records)
+        rows, bad = self._rows.of(records)
         lacking = {row.row: why for row in rows if (why := self._lacking(row))}
         self._check_untouched(records.take(sorted(lacking)), list(lacking.values()))
         rows = [row for row in rows if row.row not in lacking]
-        self._state.release(self._decoded(rows))
+        self._state.release(self._rows.decoded(rows))
         # One after the other: numbers of nodes are known once they are committed.
         for kind in _STREAMS:
             with self._transaction():

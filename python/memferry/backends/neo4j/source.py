@@ -11,13 +11,13 @@ from memferry.backends.api import Reader
 from memferry.backends.neo4j.connection import Connection, guard
 from memferry.backends.neo4j.layout import FORMAT, LABELS, LEDGER, RELATION, STORE, from_properties
 from memferry.backends.neo4j.plain import LAST, NODES, RELATIONSHIPS, PlainReader, plain_identity, plain_mapper
-from memferry.backends.neo4j.values import PROPERTIES_AS_TEXT, UnknownValueError, tagged
+from memferry.backends.neo4j.values import PROPERTIES, PROPERTIES_AS_TEXT, UnknownValueError, tagged
 from memferry.errors import RefusedError
 from memferry.model import KINDS, Limits, Page, Quarantined, Range, Stream
 from memferry.profiles import load_mapper
 from memferry.urls import StoreUrl
 
-__all__ = ["Neo4jReader", "Neo4jSource", "check_format", "pattern"]
+__all__ = ["Neo4jReader", "Neo4jSource", "check_format", "pattern", "raw_row"]
 
 PROFILES: Final = ("native", "plain")
 RawRow = tuple[str, bytes, list[Any]]
@@ -26,20 +26,20 @@ _FETCH: Final = 500
 """Rows the driver asks for at a time: a page that is full in bytes leaves at most these unread."""
 
 
-def pattern(kind: str) -> tuple[str, str]:
-    """How records of a kind are matched, and what is returned of them: id, properties, ends."""
+def pattern(kind: str, properties: str = PROPERTIES) -> tuple[str, str]:
+    """How records of a kind are matched, and what is returned of them for `raw_row`: id, properties, ends."""
     if kind == "relation":
-        returned = "n.id, properties(n), coalesce(a.full_id, a.id), coalesce(b.full_id, b.id)"
+        returned = f"n.id, {properties}, coalesce(a.full_id, a.id), coalesce(b.full_id, b.id)"
         return f"(a)-[n:{RELATION}]->(b)", returned
-    return f"(n:{LABELS[kind]})", "n.id, properties(n)"
+    return f"(n:{LABELS[kind]})", f"n.id, {properties}"
 
 
-def page_statement(kind: str, *, after: bool, until: bool) -> str:
+def page_statement(kind: str, *, after: bool, until: bool, properties: str = PROPERTIES) -> str:
     """Reads a page in the order of the constraint's index.
 
     Both bounds have to be looked for in the index: it compares texts by their bytes, a filter behind it by UTF-16.
     """
-    matched, returned = pattern(kind)
+    matched, returned = pattern(kind, properties)
     upper = " AND n.id < $until" if until else ""
     return (
         f"MATCH {matched} {hint(kind)} WHERE n.id {'>' if after else '>='} $start{upper} "
@@ -202,11 +202,22 @@ class Neo4jReader:
         self._connection = connection
         self._mapper = mapper
         self._strict = strict
+        self._properties = PROPERTIES
 
     def read(self, part: Range, cursor: str | None, limits: Limits) -> Page:
         """See `memferry.backends.api.Reader`. The cursor is the last id that was read."""
+        try:
+            return self._read(part, cursor, limits)
+        except UnknownValueError:
+            # Once more, and then on: where there is one, there are more.
+            self._properties = PROPERTIES_AS_TEXT
+            return self._read(part, cursor, limits)
+
+    def _read(self, part: Range, cursor: str | None, limits: Limits) -> Page:
         start = cursor if cursor is not None else part.start or ""
-        text = page_statement(part.stream, after=cursor is not None, until=part.end is not None)
+        text = page_statement(
+            part.stream, after=cursor is not None, until=part.end is not None, properties=self._properties
+        )
         rows: list[RawRow] = []
         torn: list[RawRow] = []
         size, last, more = 0, start, False
@@ -214,7 +225,7 @@ class Neo4jReader:
             result = session.run(text, start=start, until=part.end, limit=limits.records)
             for record in result:
                 last = record[0]
-                row, whole = raw_row(part.stream, record.values(), self._connection)
+                row, whole = raw_row(part.stream, record.values())
                 (rows if whole or not self._strict else torn).append(row)
                 size += len(row[1]) + sum(len(vector[6]) for vector in row[2])
                 if size >= limits.size_bytes:
@@ -235,16 +246,13 @@ class Neo4jReader:
         return [*bad, *Mapper.quarantine(records, "bad-vector", message)]
 
 
-def raw_row(kind: str, values: Sequence[Any], connection: Connection) -> tuple[RawRow, bool]:
-    """A row of `pattern` as the mapper reads it, and whether all that was said of vectors could be read."""
-    key, properties, *ends = values
-    named = dict(zip(("from_id", "to_id"), ends, strict=False))
-    properties = dict(properties)
-    try:
-        row = from_properties(kind, properties, **named)
-    except UnknownValueError:
-        text = f"MATCH {pattern(kind)[0]} {hint(kind)} WHERE n.id = $key RETURN {PROPERTIES_AS_TEXT}"
-        [(found,)] = connection.read(text, key=key)
-        properties = tagged(found)
-        row = from_properties(kind, properties, **named)
+def raw_row(kind: str, values: Sequence[Any]) -> tuple[RawRow, bool]:
+    """A row of `pattern` as the mapper reads it, and whether all that was said of vectors could be read.
+
+    Raises:
+        UnknownValueError: It has to be read with `PROPERTIES_AS_TEXT`.
+    """
+    _, properties, *ends = values
+    properties = tagged(properties) if isinstance(properties, list) else dict(properties)
+    row = from_properties(kind, properties, **dict(zip(("from_id", "to_id"), ends, strict=False)))
     return row, "vectors" not in properties

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, Final, Literal
 
 from memferry._native import Batch, Mapper
@@ -13,6 +13,7 @@ from memferry.backends.neo4j.layout import LABELS, LINK, RELATION, store_key, to
 from memferry.backends.neo4j.schema import Schema
 from memferry.backends.neo4j.source import Neo4jSource, RawRow, TargetSource, check_format, pattern, raw_row
 from memferry.backends.neo4j.transactions import Transactions
+from memferry.backends.neo4j.values import PROPERTIES, PROPERTIES_AS_TEXT, UnknownValueError
 from memferry.errors import RefusedError, StoreError
 from memferry.model import KINDS, Quarantined, Range, VectorSpec
 from memferry.profiles import load_mapper
@@ -105,12 +106,8 @@ class Neo4jTarget:
         rows: list[RawRow] = []
         identities = records.identities()
         for kind in KINDS:
-            keys = [store_key(identity) for k, identity in identities if k == kind]
-            matched, returned = pattern(kind)
-            for some in _slices(keys):
-                text = f"UNWIND $keys AS key MATCH {matched} WHERE n.id = key RETURN {returned}"
-                told = self._run(text, keys=some, writes=False)
-                rows += [raw_row(kind, values, self._connection)[0] for values in told]
+            for some in _slices([store_key(identity) for k, identity in identities if k == kind]):
+                rows += self._read(kind, some)
         found, bad, _ = self._mapper.decode(Batch.from_rows(rows))
         if bad:
             key, _, _, reason, message, _ = bad[0]
@@ -119,6 +116,15 @@ class Neo4jTarget:
                 f"{len(bad)} records cannot be read back, first {key}: {message} ({reason})",
             )
         return found
+
+    def _read(self, kind: str, keys: list[str]) -> list[RawRow]:
+        for properties in (PROPERTIES, PROPERTIES_AS_TEXT):
+            matched, returned = pattern(kind, properties)
+            text = f"UNWIND $keys AS key MATCH {matched} WHERE n.id = key RETURN {returned}"
+            told = self._run(text, keys=keys, writes=False)
+            with suppress(UnknownValueError):
+                return [raw_row(kind, values)[0] for values in told]
+        raise StoreError("store-format", "a property has a type this driver cannot read")
 
     def write(self, part: Range, records: Batch, migration: str, *, fresh: bool) -> list[Quarantined]:  # noqa: ARG002
         """See `memferry.backends.api.Target`; the caller holds the transaction."""

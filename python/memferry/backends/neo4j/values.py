@@ -14,6 +14,7 @@ from functools import cache
 from typing import Any, Final
 
 __all__ = [
+    "PROPERTIES",
     "PROPERTIES_AS_TEXT",
     "Tagged",
     "UnheldError",
@@ -26,6 +27,9 @@ __all__ = [
     "tagged",
     "unescaped",
 ]
+
+PROPERTIES: Final = "properties(n)"
+"""Quicker than `PROPERTIES_AS_TEXT`, which tells apart what the driver does not."""
 
 PROPERTIES_AS_TEXT: Final = (
     "[key IN keys(n) | [key, valueType(n[key]), CASE "
