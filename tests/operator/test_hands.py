@@ -486,3 +486,16 @@ def test_the_binding_of_a_spec_that_cannot_be_read_is_seen() -> None:
     assert found.observed.invalid
     assert found.observed.binding is not None
     assert found.observed.binding.mode == "Frozen"
+
+
+def test_an_event_whose_answer_was_lost_is_not_asked_for() -> None:
+    def refused(method: str, where: str) -> None:
+        if method == "GET":
+            raise ApiError(403, f"no right to read {where}")
+
+    api = KeptApi()
+    where, event = path("events.k8s.io/v1", "events", NAMESPACE), {"kind": "Event", "metadata": {"name": "m.1"}}
+    api.before = refused
+    for _ in range(2):
+        asyncio.run(api.create(where, event))
+    assert list(api.objects) == [f"{where}/m.1"]

@@ -194,7 +194,7 @@ class Api:
         return items(await self.request("GET", where, params={"labelSelector": selector}))
 
     async def create(self, where: str, body: Mapping[str, Any]) -> None:
-        """Makes an object; one of the same owner that is there is left as it is.
+        """Makes an object; one of the same owner, or one that nobody owns, is left as it is where it is there.
 
         Raises:
             ApiError: Also where one of another owner is there: of one that was deleted and made again under its name,
@@ -205,6 +205,8 @@ class Api:
         except ApiError as error:
             if error.status != 409:
                 raise
+            if not owner(body):
+                return  # As an event, which the operator may not read.
             kind, name = body["kind"], body["metadata"]["name"]
             if kind == "Job":  # Which the operator lists anyway, and may not get.
                 by = ",".join(f"{key}={value}" for key, value in body["metadata"]["labels"].items())
