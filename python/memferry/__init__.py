@@ -8,12 +8,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from memferry.application import Hit, RecordPage, Store
+    from memferry.application import Hit, Store
     from memferry.application import open_store as open  # noqa: A004 - read as memferry.open
     from memferry.backends.access import Capabilities
     from memferry.endpoint import EndpointSettings
     from memferry.errors import MemferryError, NotProvenError, RefusedError, StoreError, TransientError
     from memferry.library import migrate, plan, rollback, verify
+    from memferry.listing import RecordPage
     from memferry.phases.embedding import Embedding
     from memferry.phases.migrate import Result
     from memferry.phases.parity import Parity
@@ -62,11 +63,12 @@ __all__ = [
 ]
 
 _HOMES = {
-    "application": ("Hit", "RecordPage", "Store"),
+    "application": ("Hit", "Store"),
     "backends.access": ("Capabilities",),
     "endpoint": ("EndpointSettings",),
     "errors": ("MemferryError", "NotProvenError", "RefusedError", "StoreError", "TransientError"),
     "library": ("migrate", "plan", "rollback", "verify"),
+    "listing": ("RecordPage",),
     "phases.embedding": ("Embedding",),
     "phases.migrate": ("Result",),
     "phases.parity": ("Parity",),

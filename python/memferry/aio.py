@@ -13,8 +13,9 @@ from contextlib import asynccontextmanager
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar
 
 from memferry import library
-from memferry.application import Found, Hits, RecordPage, Store, open_store
+from memferry.application import Found, Hits, Store, open_store
 from memferry.backends.access import Capabilities
+from memferry.listing import RecordPage
 from memferry.phases.migrate import Result
 from memferry.phases.plan import Plan, Progress, Stop
 from memferry.phases.rollback import RolledBack

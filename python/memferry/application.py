@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import os
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import ExitStack
@@ -13,20 +11,20 @@ from typing import Final, Self, TypeAlias
 
 from memferry._native import Batch
 from memferry.backends.access import Access, Capabilities
-from memferry.backends.api import Source
 from memferry.backends.embedded.access import EmbeddedAccess
 from memferry.backends.jsonl.access import JsonlAccess
 from memferry.backends.neo4j.access import Neo4jAccess
 from memferry.backends.qdrant.access import QdrantAccess
 from memferry.batches import from_batch, to_batch
-from memferry.errors import RefusedError, StoreError
+from memferry.errors import RefusedError
 from memferry.hybrid import HybridAccess
-from memferry.model import KINDS, Limits, Quarantined, Range, VectorSpec, rows_of
+from memferry.listing import RecordPage, pages, read_cursor
+from memferry.model import KINDS, Limits, VectorSpec
 from memferry.records import Record, Scope
 from memferry.urls import Secrets, StoreUrl, is_utf8, parse_url, secrets_from_environment
 from memferry.vectors import Floats, floats
 
-__all__ = ["Hit", "RecordPage", "Store", "open_store"]
+__all__ = ["Hit", "Store", "open_store"]
 
 _PAGE_BYTES: Final = 8 << 20
 _FUSION: Final = 60
@@ -50,31 +48,6 @@ class Hit:
 
 Hits: TypeAlias = list[Hit]
 Found: TypeAlias = list[Record | None]
-
-
-@dataclass(frozen=True)
-class RecordPage:
-    """A page of a listing.
-
-    Attributes:
-        records: Those of the rows read that were asked for; there may be none.
-        cursor: Where the next page begins, None after the last.
-        unreadable: Rows that are no records, with the reason.
-    """
-
-    records: list[Record]
-    cursor: str | None
-    unreadable: list[Quarantined]
-
-    def readable(self) -> list[Record]:
-        """The records.
-
-        Raises:
-            StoreError: `store-corrupt` where a row is no record.
-        """
-        for row in self.unreadable:
-            raise StoreError("store-corrupt", f"row {row.key}: {row.message} ({row.reason})")
-        return self.records
 
 
 class Store:
@@ -177,12 +150,12 @@ class Store:
         wanted = _parts(scope)
         if size < 1:
             raise RefusedError("invalid", f"pages: size {size}, at least 1 is needed")
-        stream_name, at = _read_cursor(cursor)
+        stream_name, at = read_cursor(cursor)
         source = self._access.source()
         if source is None:
             return
         try:
-            yield from _pages(source, kinds, wanted, Limits(size, _PAGE_BYTES), stream_name, at)
+            yield from pages(source, kinds, wanted, Limits(size, _PAGE_BYTES), stream_name, at)
         finally:
             source.close()
 
@@ -263,42 +236,6 @@ class Store:
         return chosen
 
 
-def _pages(
-    source: Source,
-    kinds: tuple[str, ...],
-    scope: dict[str, str],
-    limits: Limits,
-    stream_name: str | None,
-    at: str | None,
-) -> Iterator[RecordPage]:
-    streams = [stream for stream in source.streams() if set(stream.kinds) & set(kinds)]
-    names = [stream.name for stream in streams]
-    if stream_name is not None:
-        if stream_name not in names:
-            raise RefusedError("invalid", "pages: the cursor is of another store or another kind")
-        names = names[names.index(stream_name) :]
-    reader = source.reader()
-    given = at
-    for number, name in enumerate(names):
-        part, going = Range(0, name, None, None), True
-        while going:
-            try:
-                page = reader.read(part, at, limits)
-            except (ValueError, OverflowError):
-                if at is None or at != given:
-                    raise
-                raise RefusedError("invalid", "pages: that is no cursor") from None
-            at, going = page.next, page.next is not None
-            batch = page.records.filter(rows_of(page.records, kinds))
-            records = [r for r in from_batch(batch) if _in_scope(r, scope)]
-            following = (name, at) if going else (names[number + 1], None) if number + 1 < len(names) else None
-            yield RecordPage(records, _write_cursor(following), page.quarantined)
-
-
-def _in_scope(record: Record, scope: dict[str, str]) -> bool:
-    return not scope or all(getattr(record.scope, part) == value for part, value in scope.items())
-
-
 def _named(identities: list[tuple[str, str]]) -> Batch:
     """A batch of nothing but kinds and ids, each once."""
     return to_batch([Record(kind, identity) for kind, identity in dict.fromkeys(identities)])  # type: ignore[arg-type]
@@ -324,24 +261,6 @@ def _fuse(rankings: list[list[tuple[float, str, str]]]) -> list[tuple[float, str
         for place, (_, kind, identity) in enumerate(ranking):
             scores[kind, identity] = scores.get((kind, identity), 0.0) + 1 / (_FUSION + place + 1)
     return sorted(((score, *identity) for identity, score in scores.items()), key=lambda hit: (-hit[0], hit[1:]))
-
-
-def _write_cursor(following: tuple[str, str | None] | None) -> str | None:
-    if following is None:
-        return None
-    return base64.urlsafe_b64encode(json.dumps(following).encode()).decode("ascii")
-
-
-def _read_cursor(cursor: str | None) -> tuple[str | None, str | None]:
-    if cursor is None:
-        return None, None
-    try:
-        name, at = json.loads(base64.urlsafe_b64decode(cursor))
-    except (ValueError, TypeError):
-        name, at = None, None
-    if not isinstance(name, str) or not isinstance(at, str | None):
-        raise RefusedError("invalid", "pages: that is no cursor")
-    return name, at
 
 
 def open_store(

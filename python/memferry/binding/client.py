@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from memferry.application import Found, Hits, RecordPage, Store
+from memferry.application import Found, Hits, Store
 from memferry.backends.access import Capabilities
 from memferry.binding.cluster import Cluster, connected
 from memferry.binding.lease import Identity
@@ -27,6 +27,7 @@ from memferry.errors import (
     StoreError,
     TransientError,
 )
+from memferry.listing import RecordPage
 from memferry.manifest.protocol import LEASE_SECS
 from memferry.records import Record
 
