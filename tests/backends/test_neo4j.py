@@ -22,7 +22,7 @@ from hypothesis import given, settings
 
 from memferry import retry
 from memferry._native import Batch
-from memferry.backends import open_source, open_target
+from memferry.backends import open_source
 from memferry.backends.neo4j import Neo4jSource, Neo4jTarget, layout, source, target
 from memferry.backends.neo4j.connection import Connection
 from memferry.errors import MemferryError, StoreError, TransientError
@@ -30,14 +30,14 @@ from memferry.ledger import Ledger
 from memferry.model import Limits, Range
 from memferry.phases import plan as planning
 from memferry.phases.migrate import Result, migrate
-from memferry.phases.plan import Options, Stop, make_plan, migration_id
-from memferry.phases.rollback import RolledBack, rollback
+from memferry.phases.plan import Stop, make_plan, migration_id
 from memferry.profiles import load_mapper
 from memferry.urls import Secrets, StoreUrl, parse_url
 from reference.strategies import documents as random_documents
 from support import processes
-from support.checker import Contents, differences, read_embedded
+from support.checker import differences, read_embedded
 from support.documents import Document, documents, memory, vector, write_jsonl
+from support.graph import Graph, move, options, roll
 from testbed.neo4j import Neo4jServer
 from testbed.proxy import FaultyProxy
 from testbed.wait import until
@@ -46,76 +46,11 @@ NODE = load_mapper("native", "node")
 DOCUMENT = load_mapper("native", "document")
 
 
-class Graph:
-    """The session's server, emptied."""
-
-    def __init__(self, server: Neo4jServer, folder: Path) -> None:
-        self.server = server
-        self.folder = folder
-        self.url = self.at(server.port)
-
-    def at(self, port: int, profile: str = "native", password: str | None = None) -> StoreUrl:
-        """Its URL, on another port where a proxy listens."""
-        url = parse_url(f"neo4j://127.0.0.1:{port}?profile={profile}")
-        return replace(url, secrets=Secrets(password=password or self.server.password))
-
-    def cypher(self, text: str, **parameters: Any) -> list[list[Any]]:
-        """Runs a statement past memferry."""
-        with self.server.driver() as driver, driver.session(database="neo4j") as session:
-            return session.run(text, parameters).values()
-
-    def file(self, records: list[Document], name: str = "origin") -> StoreUrl:
-        """The records as a JSONL file."""
-        return parse_url(str(write_jsonl(self.folder / f"{name}.jsonl", records)))
-
-    def embedded(self, name: str) -> StoreUrl:
-        """A place for an embedded store."""
-        return parse_url(str(self.folder / f"{name}.db"))
-
-    def contents(self, name: str, profile: str = "native") -> Contents:
-        """What memferry reads from the graph, seen in an embedded store."""
-        at = self.embedded(name)
-        assert move(self.at(self.server.port, profile), at).outcome == "proven"
-        assert at.path is not None
-        return read_embedded(at.path)
-
-    def schema(self) -> set[str]:
-        """Names of all constraints and indexes but the built-in ones."""
-        return {name for (name,) in self.cypher("SHOW INDEXES YIELD name, type WHERE type <> 'LOOKUP' RETURN name")}
-
-
 @pytest.fixture
 def graph(empty_neo4j: Neo4jServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Graph:
     monkeypatch.setattr(planning, "ROWS_PER_RANGE", 60)
     monkeypatch.setattr(planning, "BYTES_PER_RANGE", 20_000)
     return Graph(empty_neo4j, tmp_path)
-
-
-def _options(**chosen: Any) -> Options:
-    return Options(**{"parallelism": 2, "limits": Limits(records=50), **chosen})
-
-
-def move(source_url: StoreUrl, target_url: StoreUrl, *, stop: Stop | None = None, **chosen: Any) -> Result:
-    result = migrate(source_url, target_url, _options(**chosen), stop=stop)
-    assert result.books.balanced(), result.books.to_json()
-    return result
-
-
-def roll(url: StoreUrl, migration: str) -> RolledBack:
-    store = open_target(url)
-    try:
-        return rollback(store, Ledger(store.documents, migration))
-    finally:
-        store.close()
-
-
-@contextmanager
-def opened(url: StoreUrl) -> Iterator[Neo4jTarget]:
-    store = Neo4jTarget(url)
-    try:
-        yield store
-    finally:
-        store.close()
 
 
 @contextmanager
@@ -348,7 +283,7 @@ def test_relations_without_ends_are_quarantined(graph: Graph) -> None:
     assert (books.read, books.written, books.quarantined) == (4, 1, 3)
     assert result.verification is not None
     assert result.verification.equal
-    with opened(graph.url) as store:
+    with graph.target() as store:
         kept = [row for _, row in Ledger(store.documents, result.migration).quarantined()]
     assert {(row.kind, row.id, row.reason) for row in kept} == {
         ("relation", identity, "missing-end") for identity in ("no end", "no start", "neither")
@@ -486,8 +421,8 @@ def test_rollback_of_one_leaves_the_other_its_indexes(graph: Graph) -> None:
 @pytest.mark.usefixtures("bare_neo4j")
 def test_a_plan_leaves_no_trace(graph: Graph) -> None:
     origin = open_source(graph.file(people(5)))
-    with opened(graph.url) as store:
-        made = make_plan(origin, store, _options())
+    with graph.target() as store:
+        made = make_plan(origin, store, options())
         assert (made.records, made.target_records) == (20, 0)
         assert made.migration == migration_id(origin, store)
     assert graph.schema() == set()
@@ -532,7 +467,7 @@ def test_pages_are_bounded_in_bytes(graph: Graph) -> None:
 
 @pytest.mark.parametrize("rows", [0, 300])
 def test_pages_come_from_the_index(graph: Graph, rows: int) -> None:
-    with opened(graph.url) as store:
+    with graph.target() as store:
         store.prepare("m", ())
     if rows:
         move(graph.file(people(rows)), graph.url)
@@ -566,7 +501,7 @@ def test_a_source_cannot_be_written(graph: Graph) -> None:
 
 def test_a_wrong_password_is_refused(graph: Graph) -> None:
     for work in (Neo4jTarget, Neo4jSource):
-        error = refused(lambda work=work: work(graph.at(graph.server.port, password="wrong")))  # type: ignore[misc]
+        error = refused(lambda work=work: work(graph.at(password="wrong")))  # type: ignore[misc]
         assert (error.code, error.exit_code) == ("unauthorized", 2)
         assert "wrong" not in str(error)
     url = replace(graph.url, secrets=Secrets())
@@ -629,8 +564,8 @@ def test_what_is_no_store_of_ours_is_refused(graph: Graph) -> None:
     graph.cypher("MATCH (s:MemferryStore) SET s.format = 2")
     assert refused(lambda: Neo4jSource(graph.url)).code == "format-newer"
     assert refused(lambda: Neo4jTarget(graph.url)).code == "format-newer"
-    assert refused(lambda: Neo4jTarget(graph.at(graph.server.port, "plain"))).code == "profile"
-    assert refused(lambda: Neo4jSource(graph.at(graph.server.port, "mem0"))).code == "profile"
+    assert refused(lambda: Neo4jTarget(graph.at("?profile=plain"))).code == "profile"
+    assert refused(lambda: Neo4jSource(graph.at("?profile=mem0"))).code == "profile"
 
 
 # -- the ledger
@@ -648,7 +583,7 @@ def test_a_relationship_that_no_reader_sees_is_no_proof(graph: Graph) -> None:
 
 def test_documents(graph: Graph) -> None:
     long = "x" * 9000
-    with opened(graph.url) as store:
+    with graph.target() as store:
         held = store.documents
         assert held.get("m", "a") is None
         assert held.scan("m", "", "", 10) == []
@@ -671,7 +606,7 @@ def test_documents(graph: Graph) -> None:
 
 
 def test_a_transaction_holds_all_or_nothing(graph: Graph) -> None:
-    with opened(graph.url) as store:
+    with graph.target() as store:
         with pytest.raises(ZeroDivisionError), store.transaction():
             store.documents.put("m", "a", "1")
             assert store.documents.get("m", "a") == "1"
@@ -683,7 +618,7 @@ def test_a_transaction_holds_all_or_nothing(graph: Graph) -> None:
 
 
 def test_a_lock_that_was_looked_at_cannot_be_taken_before_the_commit(graph: Graph) -> None:
-    with opened(graph.url) as mine, opened(graph.url) as other:
+    with graph.target() as mine, graph.target() as other:
         mine.documents.put("m", "lock", "mine")
         other.documents.put("m", "other", "its connection and schema are ready")
         order: list[str] = []
@@ -719,7 +654,7 @@ def test_an_interrupted_run_goes_on(graph: Graph) -> None:
             stop.set()
 
     with pytest.raises(MemferryError) as caught:
-        migrate(origin, graph.url, _options(), progress=progress, stop=stop)
+        migrate(origin, graph.url, options(), progress=progress, stop=stop)
     assert caught.value.code == "interrupted"
     result = move(origin, graph.url)
     assert (result.outcome, result.resumed) == ("proven", True)
@@ -780,7 +715,7 @@ def test_a_server_that_dies_and_comes_back_is_found_again(graph: Graph, monkeypa
             starts[0].start()
 
     try:
-        result = migrate(origin, graph.url, _options(), progress=progress)
+        result = migrate(origin, graph.url, options(), progress=progress)
     finally:
         for start in starts:
             start.join()
@@ -791,7 +726,7 @@ def test_a_server_that_dies_and_comes_back_is_found_again(graph: Graph, monkeypa
 
 def test_connections_that_are_cut_are_made_again(graph: Graph, proxy: Callable[[int], FaultyProxy]) -> None:
     line = proxy(graph.server.port)
-    url = graph.at(line.port)
+    url = graph.at(port=line.port)
     cuts = 0
 
     def progress(phase: str, *_: object) -> None:
@@ -800,7 +735,7 @@ def test_connections_that_are_cut_are_made_again(graph: Graph, proxy: Callable[[
             cuts += 1
             line.cut()
 
-    result = migrate(graph.file(people(100)), url, _options(), progress=progress)
+    result = migrate(graph.file(people(100)), url, options(), progress=progress)
     assert cuts == 6
     assert result.outcome == "proven"
 
@@ -911,7 +846,7 @@ def test_our_ledger_is_nobodys_memory(graph: Graph) -> None:
 def test_a_graph_of_others_moves_into_our_own(graph: Graph) -> None:
     graph.cypher("CREATE (a:Person {name: 'Ann'})-[:KNOWS {since: date('2020-01-01')}]->(:Person {name: 'Bob'})")
     there = graph.embedded("there")
-    assert move(graph.at(graph.server.port, "plain"), there).outcome == "proven"
+    assert move(graph.at("?profile=plain"), there).outcome == "proven"
     graph.cypher("MATCH (n) DETACH DELETE n")
     assert move(there, graph.url).outcome == "proven"
     assert graph.cypher("MATCH (a:Person)-[r:MEMFERRY_RELATION]->(b:Person) RETURN a.name, r.type, b.name") == [

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,15 +31,6 @@ def graph(empty_neo4j: Neo4jServer, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(planning, "ROWS_PER_RANGE", 200)
     monkeypatch.setattr(planning, "BYTES_PER_RANGE", 30_000)
     return Graph(empty_neo4j, tmp_path)
-
-
-@contextmanager
-def opened(graph: Graph) -> Iterator[Neo4jTarget]:
-    store = Neo4jTarget(graph.url)
-    try:
-        yield store
-    finally:
-        store.close()
 
 
 def batch(records: list[Document]) -> Batch:
@@ -109,7 +98,7 @@ def test_relations_of_one_node_do_not_wait_before_the_commit(graph: Graph) -> No
 
 
 def test_transactions_that_looked_at_the_lock_do_not_wait_and_are_waited_for(graph: Graph) -> None:
-    with opened(graph) as mine, opened(graph) as other:
+    with graph.target() as mine, graph.target() as other:
         with mine.transaction():
             assert mine.documents.get("m", "lock") is None
             mine.documents.put("m", "lock", "mine")
@@ -148,7 +137,7 @@ def test_transactions_that_looked_at_the_lock_do_not_wait_and_are_waited_for(gra
 
 
 def test_of_two_who_find_no_lock_the_second_sees_the_first(graph: Graph) -> None:
-    with opened(graph) as mine, opened(graph) as other:
+    with graph.target() as mine, graph.target() as other:
         other.documents.put("n", "a", "its schema is ready")
         seen: list[str | None] = []
 
@@ -168,7 +157,7 @@ def test_of_two_who_find_no_lock_the_second_sees_the_first(graph: Graph) -> None
 def test_a_page_whose_answer_was_lost_is_not_written_twice(graph: Graph) -> None:
     records = batch([entity("a"), entity("b"), {"kind": "observation", "id": "o", "owner_id": "a", "content": "x"}])
     relations = batch([relation("r", "a", "b"), relation("s", "b", "b")])
-    with opened(graph) as store:
+    with graph.target() as store:
         store.prepare("m", ())
         for some in (records, relations):
             for _ in range(2):
@@ -184,7 +173,7 @@ def test_a_page_whose_answer_was_lost_is_not_written_twice(graph: Graph) -> None
 
 
 def test_what_another_wrote_meanwhile_is_not_written_over(graph: Graph) -> None:
-    with opened(graph) as store:
+    with graph.target() as store:
         store.prepare("m", ())
         graph.cypher("CREATE (:MemferryEntity {id: 'a', name: 'theirs'})")
         for doubtful in (False, True):
@@ -196,7 +185,7 @@ def test_what_another_wrote_meanwhile_is_not_written_over(graph: Graph) -> None:
 
 def test_a_turn_that_does_not_come_ends_the_wait(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transactions, "_TURN_SECS", 0.2)
-    with opened(graph) as store:
+    with graph.target() as store:
         store.prepare("m", ())
         raised: list[MemferryError] = []
 

@@ -16,14 +16,13 @@ import memferry
 from memferry import Embedding, Record, Vector
 from memferry.backends import open_source, open_target
 from memferry.errors import RefusedError
-from memferry.ledger import Ledger
 from memferry.model import Limits, Range, VectorSpec
-from memferry.phases.migrate import Result, migrate, plan_only
+from memferry.phases.migrate import Result, plan_only
 from memferry.phases.plan import Options
-from memferry.phases.rollback import RolledBack, rollback
 from memferry.urls import StoreUrl, parse_url
 from support.documents import Document, Value, vector, write_jsonl
 from support.endpoint import ScriptedEndpoint
+from support.graph import move, roll
 from testbed.qdrant import QdrantServer
 
 OTHERS = ["mem0", "plain"]
@@ -71,17 +70,7 @@ def place(tmp_path: Path, qdrant_server: QdrantServer, qdrant_prefix: str) -> Pl
 
 
 def run(source: StoreUrl, target: StoreUrl, *accept: str, **chosen: Any) -> Result:
-    result = migrate(source, target, Options(accept=accept, **chosen))
-    assert result.books.balanced(), result.books.to_json()
-    return result
-
-
-def roll(url: StoreUrl, migration: str) -> RolledBack:
-    target = open_target(url)
-    try:
-        return rollback(target, Ledger(target.documents, migration))
-    finally:
-        target.close()
+    return move(source, target, accept=accept, **chosen)
 
 
 def gaps(source: StoreUrl, target: StoreUrl) -> dict[str, int]:

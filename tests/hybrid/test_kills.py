@@ -9,7 +9,8 @@ import pytest
 
 from support import processes
 from support.documents import memory, vector
-from support.hybrid import Hybrid, check, findings, move, ordinary, roll, run, total
+from support.graph import roll
+from support.hybrid import Hybrid, check, findings, move, ordinary, run, total
 
 POINTS = [
     ("planned", 1),

@@ -21,7 +21,8 @@ from memferry.stores import open_source
 from memferry.urls import Secrets, hybrid_url, parse_url
 from support.checker import differences, last_json, read_embedded
 from support.documents import Document, documents, memory, vector
-from support.hybrid import Hybrid, check, findings, move, ordinary, roll, total
+from support.graph import roll
+from support.hybrid import Hybrid, check, findings, move, ordinary, total
 from support.processes import Done
 from support.processes import run as run_process
 from testbed.neo4j import Neo4jServer

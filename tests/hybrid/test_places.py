@@ -8,7 +8,8 @@ import pytest
 
 from memferry.errors import RefusedError, StoreError
 from support.documents import Document, memory, vector
-from support.hybrid import Hybrid, check, findings, move, roll
+from support.graph import roll
+from support.hybrid import Hybrid, check, findings, move
 
 ONE = str(uuid.UUID(int=5))
 MEMORY = memory(ONE, vectors=[vector([1.0, 0.5])])

@@ -53,7 +53,7 @@ def files(tmp_path: Path) -> Files:
     return Files(tmp_path)
 
 
-@pytest.mark.parametrize("before", ["", '{"kind":"memory","id":"first","content":"there before"}\n'])
+@pytest.mark.parametrize("before", ["", FIRST])
 def test_lines_of_others_between_two_runs_are_not_taken_away(files: Files, before: str) -> None:
     if before:
         files.append(before)
@@ -79,7 +79,7 @@ def test_lines_of_others_between_two_runs_are_not_taken_away(files: Files, befor
 def test_a_file_that_others_changed_before_anything_was_put_into_place_comes_back_as_they_left_it(
     files: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    files.append('{"kind":"memory","id":"first","content":"there before"}\n')
+    files.append(FIRST)
     finish = JsonlTarget.finish
 
     def changed(self: JsonlTarget, *arguments: object) -> None:
@@ -109,10 +109,7 @@ def test_a_rollback_that_was_killed_does_not_take_what_came_after_it(
     files: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert files.move().outcome == "proven"
-    with monkeypatch.context() as patch:
-        patch.setattr(JsonlTarget, "drop_created", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        with pytest.raises(KeyboardInterrupt):
-            files.roll()
+    stop_in(monkeypatch, "drop_created", files.roll)
     assert not files.target.exists()
     files.append(THEIRS)
     assert files.roll() == RolledBack()
@@ -198,10 +195,7 @@ def test_a_run_that_was_stopped_goes_on_under_another_name_of_the_file(
 ) -> None:
     (tmp_path / "real.json").write_text(THEIRS)
     files.target.symlink_to("real.json")
-    with monkeypatch.context() as patch:
-        patch.setattr(JsonlTarget, "finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        with pytest.raises(KeyboardInterrupt):
-            files.move()
+    stop_in(monkeypatch, "finish", files.move)
     result = migrate(parse_url(str(files.source)), parse_url(f"jsonl:{tmp_path / 'real.json'}"), Options())
     assert (result.outcome, result.resumed) == ("proven", True)
     assert '"ours"' in files.target.read_text()
@@ -307,6 +301,18 @@ def test_a_rollback_that_was_killed_when_it_had_just_put_back_is_done(
     assert files.move().outcome == "proven"
     files.roll()
     assert (files.target.read_text() if files.target.exists() else "") == before + then
+
+
+def stop_in(monkeypatch: pytest.MonkeyPatch, method: str, work: Callable[[], object]) -> None:
+    """Ends `work` where it comes to a method of the target."""
+
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(JsonlTarget, method, stopped)
+        with pytest.raises(KeyboardInterrupt):
+            work()
 
 
 def kill_at(monkeypatch: pytest.MonkeyPatch, module: str, work: Callable[[], object]) -> None:

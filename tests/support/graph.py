@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from memferry.backends import open_target
+from memferry.backends.neo4j import Neo4jTarget
 from memferry.ledger import Ledger
 from memferry.model import Limits
 from memferry.phases.migrate import Result, migrate
-from memferry.phases.plan import Options
+from memferry.phases.plan import Options, Stop
 from memferry.phases.rollback import RolledBack, rollback
 from memferry.urls import Secrets, StoreUrl, parse_url
 from support.checker import Contents, read_embedded
 from support.documents import Document, write_jsonl
 from testbed.neo4j import Neo4jServer
 
-__all__ = ["Graph", "entity", "move", "records", "relation", "roll"]
+__all__ = ["Graph", "entity", "move", "options", "records", "relation", "roll"]
 
 
 class Graph:
@@ -28,9 +31,11 @@ class Graph:
         self.folder = folder
         self.url = self.at()
 
-    def at(self, query: str = "", ca_file: Path | None = None, password: str | None = None) -> StoreUrl:
-        """Its URL with options."""
-        url = parse_url(f"neo4j://127.0.0.1:{self.server.port}{query}")
+    def at(
+        self, query: str = "", *, port: int | None = None, ca_file: Path | None = None, password: str | None = None
+    ) -> StoreUrl:
+        """Its URL with options, on another port where a proxy listens."""
+        url = parse_url(f"neo4j://127.0.0.1:{port or self.server.port}{query}")
         return replace(url, secrets=Secrets(password=password or self.server.password, ca_file=ca_file))
 
     def cypher(self, text: str, **parameters: Any) -> list[list[Any]]:
@@ -38,21 +43,43 @@ class Graph:
         with self.server.driver() as driver, driver.session(database="neo4j") as session:
             return session.run(text, parameters).values()
 
+    @contextmanager
+    def target(self) -> Iterator[Neo4jTarget]:
+        """The graph, to be written to."""
+        store = Neo4jTarget(self.url)
+        try:
+            yield store
+        finally:
+            store.close()
+
     def file(self, records: list[Document], name: str = "origin") -> StoreUrl:
         """The records as a JSONL file."""
         return parse_url(str(write_jsonl(self.folder / f"{name}.jsonl", records)))
 
+    def embedded(self, name: str) -> StoreUrl:
+        """A place for an embedded store."""
+        return parse_url(str(self.folder / f"{name}.db"))
+
+    def schema(self) -> set[str]:
+        """Names of all constraints and indexes but the built-in ones."""
+        return {name for (name,) in self.cypher("SHOW INDEXES YIELD name, type WHERE type <> 'LOOKUP' RETURN name")}
+
     def contents(self, name: str, query: str = "") -> Contents:
         """What memferry reads from the graph, seen in an embedded store."""
-        at = parse_url(str(self.folder / f"{name}.db"))
+        at = self.embedded(name)
         assert move(self.at(query), at).outcome == "proven"
         assert at.path is not None
         return read_embedded(at.path)
 
 
-def move(source: StoreUrl, target: StoreUrl, **chosen: Any) -> Result:
+def options(**chosen: Any) -> Options:
+    """Small pages, several at a time."""
+    return Options(**{"parallelism": 4, "limits": Limits(records=50), **chosen})
+
+
+def move(source: StoreUrl, target: StoreUrl, *, stop: Stop | None = None, **chosen: Any) -> Result:
     """Migrates in small pages; the books must balance."""
-    result = migrate(source, target, Options(**{"parallelism": 4, "limits": Limits(records=50), **chosen}))
+    result = migrate(source, target, options(**chosen), stop=stop)
     assert result.books.balanced(), result.books.to_json()
     return result
 

@@ -11,20 +11,18 @@ from typing import Any
 from qdrant_client import models
 
 from memferry._native import Buckets
-from memferry.ledger import Ledger
 from memferry.model import Limits
 from memferry.phases.migrate import Result, migrate, verify_only
 from memferry.phases.plan import Options
 from memferry.phases.reading import read_stream
-from memferry.phases.rollback import RolledBack, rollback
-from memferry.stores import open_source, open_target
+from memferry.stores import open_source
 from memferry.urls import Secrets, StoreUrl, hybrid_url, parse_url
 from support import processes
 from support.documents import Document, memory, vector, write_jsonl
 from testbed.neo4j import Neo4jServer
 from testbed.qdrant import QdrantServer
 
-__all__ = ["Hybrid", "check", "findings", "move", "ordinary", "roll", "run", "total"]
+__all__ = ["Hybrid", "check", "findings", "move", "ordinary", "run", "total"]
 
 RUNNER = """
 import os, sys
@@ -138,15 +136,6 @@ def findings(result: Result) -> set[tuple[str, str]]:
     """What was found, and of which id."""
     assert result.verification is not None
     return {(finding.what, finding.id) for finding in result.verification.findings}
-
-
-def roll(url: StoreUrl, migration: str) -> RolledBack:
-    """Rolls a migration back."""
-    store = open_target(url)
-    try:
-        return rollback(store, Ledger(store.documents, migration))
-    finally:
-        store.close()
 
 
 def total(url: StoreUrl) -> str:

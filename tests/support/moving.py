@@ -17,8 +17,8 @@ from memferry.phases import plan as planning
 from memferry.phases.migrate import Result
 from memferry.phases.plan import Options, Plan, Progress, Stop
 from memferry.phases.rollback import RolledBack
-from memferry.phases.rollback import rollback as roll_back
 from memferry.urls import parse_url
+from support import graph
 from support.stores import Place
 
 __all__ = ["BYTES_PER_RANGE", "PAGE_RECORDS", "ROWS_PER_RANGE", "interrupt", "ledger", "move", "plan", "roll", "verify"]
@@ -84,11 +84,7 @@ def ledger(target: Place, migration: str | None = None) -> Iterator[Ledger]:
 
 def roll(target: Place, migration: str) -> RolledBack:
     """Rolls a migration back."""
-    store = open_target(parse_url(target.url))
-    try:
-        return roll_back(store, Ledger(store.documents, migration))
-    finally:
-        store.close()
+    return graph.roll(parse_url(target.url), migration)
 
 
 def refused(work: Callable[[], object]) -> MemferryError:
