@@ -758,7 +758,7 @@ def test_a_graph_of_others_is_read_whole(graph: Graph) -> None:
         blob=b"\0\xff",
         nan=math.nan,
     )
-    found = graph.contents("plain", "plain").records
+    found = graph.contents("plain", "?profile=plain").records
     entities = {fields["name"]: (key[1], fields) for key, fields in found.items() if key[0] == "entity"}
     assert len(found) == 6
     ann, film, other = entities["Ann"], entities["Film"], entities[None]
@@ -804,7 +804,7 @@ def test_temporal_values_that_the_driver_has_no_type_for(graph: Graph) -> None:
         "  n: 1.0, all: [date({year: 20000})], span: duration('P1Y'), `at`: localtime('10:20')})"
         "-[:R {d: date({year: -1})}]->(a)"
     )
-    found = graph.contents("plain", "plain").records
+    found = graph.contents("plain", "?profile=plain").records
     assert {key[0]: fields["extra"] for key, fields in found.items()} == {
         "entity": '{"ago":{"$date":"-0044-01-01"},"all":[{"$date":"+20000-01-01"}],'
         '"at":{"$localtime":"10:20:00.000000000"},"n":1.0,"span":{"$duration":"P1Y"},'
@@ -831,14 +831,14 @@ def test_a_graph_of_others_in_ranges_and_pages(graph: Graph) -> None:
     graph.cypher("MATCH (n:Thing) WHERE n.n % 3 = 0 OR 100 < n.n < 300 DELETE n")
     graph.cypher("MATCH (n:Thing) WITH collect(n) AS all UNWIND all AS n WITH n, all[0] AS hub CREATE (n)-[:TO]->(hub)")
     [(left,)] = graph.cypher("MATCH (n:Thing) RETURN count(n)")
-    found = graph.contents("plain", "plain").records
+    found = graph.contents("plain", "?profile=plain").records
     assert sum(1 for key in found if key[0] == "entity") == left
     assert sum(1 for key in found if key[0] == "relation") == left
 
 
 def test_our_ledger_is_nobodys_memory(graph: Graph) -> None:
     move(graph.file([entity("a", extra={"n": 1}), memory("m")]), graph.url)
-    found = graph.contents("plain", "plain").records
+    found = graph.contents("plain", "?profile=plain").records
     assert {fields["name"] for fields in found.values()} == {"a", None}
     assert not any('memferry"' in (fields["extra"] or "") for fields in found.values())
 

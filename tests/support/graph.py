@@ -8,13 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from memferry.backends import open_target
 from memferry.backends.neo4j import Neo4jTarget
 from memferry.ledger import Ledger
 from memferry.model import Limits
 from memferry.phases.migrate import Result, migrate
 from memferry.phases.plan import Options, Stop
 from memferry.phases.rollback import RolledBack, rollback
+from memferry.stores import open_target
 from memferry.urls import Secrets, StoreUrl, parse_url
 from support.checker import Contents, read_embedded
 from support.documents import Document, write_jsonl

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any, Final
 
 from memferry._native import Batch, Mapper
@@ -206,11 +206,12 @@ class Neo4jReader:
 
     def read(self, part: Range, cursor: str | None, limits: Limits) -> Page:
         """See `memferry.backends.api.Reader`. The cursor is the last id that was read."""
-        try:
-            return self._read(part, cursor, limits)
-        except UnknownValueError:
-            # Once more, and then on: where there is one, there are more.
-            self._properties = PROPERTIES_AS_TEXT
+        with guard():
+            if self._properties == PROPERTIES:
+                with suppress(UnknownValueError):
+                    return self._read(part, cursor, limits)
+                # From now on: where there is one, there are more.
+                self._properties = PROPERTIES_AS_TEXT
             return self._read(part, cursor, limits)
 
     def _read(self, part: Range, cursor: str | None, limits: Limits) -> Page:
@@ -221,7 +222,7 @@ class Neo4jReader:
         rows: list[RawRow] = []
         torn: list[RawRow] = []
         size, last, more = 0, start, False
-        with guard(), self._connection.session(read_only=True, fetch_size=_FETCH) as session:
+        with self._connection.session(read_only=True, fetch_size=_FETCH) as session:
             result = session.run(text, start=start, until=part.end, limit=limits.records)
             for record in result:
                 last = record[0]
