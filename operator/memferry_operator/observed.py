@@ -37,6 +37,7 @@ class Job:
 
     Attributes:
         failure: Reason of its Failed condition, or None.
+        since: When it began, or last went on after it was suspended.
         expires: Whether it goes by itself.
     """
 
@@ -51,6 +52,7 @@ class Job:
     active: int = 0
     succeeded: int = 0
     failed: int = 0
+    since: datetime | None = None
     deleting: bool = False
     expires: bool = False
 

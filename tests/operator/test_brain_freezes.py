@@ -12,7 +12,8 @@ import pytest
 
 from memferry.manifest.status import MigrationStatus
 from memferry_operator.actions import DeletePod, Emit
-from memferry_operator.observed import Answer, BindingState, Command, Job, Observed, Pod
+from memferry_operator.names import shard
+from memferry_operator.observed import Answer, BindingState, Command, Job, Observed, Pod, Progress, WorkerLease
 from support.simulated_cluster import World
 
 ONLINE: dict[str, Any] = {"strategy": "Online", "monitoring": {"duration": "20s", "interval": "5s"}}
@@ -374,14 +375,17 @@ def test_passes_of_another_worker_begin_at_one_again_and_count() -> None:
 
 
 class NoRoom:
-    """Pods of a role that wait until there is room."""
+    """Pods of a role that wait until there is room, or are not even made."""
 
-    def __init__(self, w: World, role: str) -> None:
-        self.world, self.role, self.full = w, role, True
+    def __init__(self, w: World, role: str, *, pods: bool = True) -> None:
+        self.world, self.role, self.full, self.pods = w, role, True, pods
         self.job, w._job = w._job, self.step  # type: ignore[method-assign]
 
     def step(self, job: Job) -> bool:
         name = f"{job.name}-0"
+        if job.role == self.role and self.full and not job.ended and not self.pods:
+            self.world.jobs[job.name] = dataclasses.replace(job, since=job.since or self.world.now)
+            return False
         if job.role == self.role and self.full and not job.ended:
             self.world.pods.setdefault(name, Pod(name, job.role, job.attempt, since=self.world.now, waiting="full"))
             return False
@@ -420,6 +424,37 @@ def test_a_copy_that_finds_room_is_not_stalled_any_more() -> None:
     w.pods[name] = dataclasses.replace(w.pods[name], phase="Running", since=w.now)
     w.reconcile()
     assert (stalled(w), w.status.reason) == ("", "Copying")
+
+
+@pytest.mark.parametrize("role", ["plan", "transfer", "verify", "switch"])
+@pytest.mark.parametrize("spec", [ONLINE, OFFLINE], ids=["online", "offline"])
+def test_a_job_that_is_given_no_pod_is_told_and_goes_on(spec: dict[str, Any], role: str) -> None:
+    w = world(spec)
+    room = NoRoom(w, role, pods=False)
+    walk(w, 400)
+    assert stalled(w) == "WorkerUnschedulable"
+    message = next(c.message for c in w.status.conditions if c.type == "Stalled")
+    assert "is given no pod" in message
+    room.full = False
+    if spec is OFFLINE and role != "switch":
+        # Nobody stays frozen for it: the copy begins anew.
+        assert bound(w).mode == "Serving"
+        w.edit(retryToken="again")
+    w.run()
+    assert w.status.phase == "Succeeded"
+
+
+def test_a_job_whose_pod_has_just_gone_is_not_told_to_have_none() -> None:
+    w = world(ONLINE)
+    w.run(until=lambda: w.status.phase == "BulkTransfer" and w.job("transfer") is not None)
+    job = w.job("transfer")
+    assert job is not None
+    progress = Progress(attempt=job.attempt, read=1)
+    w.leases[shard("m", 0)] = WorkerLease(shard("m", 0), "gone", w.now, progress)
+    w.jobs[job.name] = dataclasses.replace(job, since=w.now - timedelta(hours=1), complete=False, succeeded=0)
+    w.pods.clear()
+    w.reconcile()
+    assert stalled(w) == ""
 
 
 def test_a_switch_worker_that_beats_no_more_is_replaced_outside_of_a_freeze() -> None:

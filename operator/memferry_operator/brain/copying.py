@@ -102,6 +102,8 @@ def replace_silent(draft: Draft, job: Job) -> bool:
     """
     limit = times.duration(draft.spec.transfer.stall_timeout)
     replaced = draft.status.shards.replaced if draft.status.shards else 0
+    if _never_began(draft, job):
+        return True
     for pod in draft.observed.pods:
         if pod.role != job.role or pod.attempt != job.attempt or pod.ended or pod.deleting:
             continue
@@ -122,6 +124,28 @@ def replace_silent(draft: Draft, job: Job) -> bool:
     if draft.status.shards:
         draft.update(shards=draft.status.shards.model_copy(update={"replaced": replaced}))
     return False
+
+
+def _never_began(draft: Draft, job: Job) -> bool:
+    """Whether a Job was refused its first pod for so long that it stalled."""
+    pods = any((pod.role, pod.attempt) == (job.role, job.attempt) for pod in draft.observed.pods)
+    if pods or job.since is None or job.suspended or job.ended or job.succeeded or job.failed or _reported(draft, job):
+        return False
+    waited = draft.now - job.since
+    if waited <= _UNSCHEDULABLE_AFTER:
+        draft.wake(_UNSCHEDULABLE_AFTER - waited + timedelta(seconds=1))
+        return False
+    text = f"Job {job.name} is given no pod; its Events say why: a quota that is used up, or who admits pods"
+    draft.stall(StallReason.WORKER_UNSCHEDULABLE, text)
+    return True
+
+
+def _reported(draft: Draft, job: Job) -> bool:
+    """Whether a pod of it ever reported: one that has gone since is followed by the next in a moment."""
+    name, shards = draft.observed.name, draft.status.plan.shards if draft.status.plan else 1
+    leases = [names.shard(name, i) for i in range(shards)] if job.role == "transfer" else [names.lease(name, job.role)]
+    found = (draft.observed.leases.get(lease) for lease in leases)
+    return any(lease.progress is not None and lease.progress.attempt == job.attempt for lease in found if lease)
 
 
 def _moved(draft: Draft, pod: Pod) -> datetime | None:

@@ -79,6 +79,7 @@ def job(found: Object) -> Job | None:
         active=int(status.get("active") or 0),
         succeeded=int(status.get("succeeded") or 0),
         failed=_count(status.get("failedIndexes") or ""),
+        since=times.instant(status.get("startTime")),
         deleting="deletionTimestamp" in _meta(found),
         expires=spec.get("ttlSecondsAfterFinished") is not None,
     )
