@@ -28,7 +28,7 @@ demo: build ## Move the demo store, killed once half-way, resumed and proven
 
 lint: build ## Formatting, lints, types, stubs, layers, licences
 	cargo fmt --all --check
-	cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
+	cargo clippy --release --workspace --all-targets --locked --quiet -- -D warnings # as built: macros are there already
 	ruff format --check --quiet .
 	ruff check --quiet .
 	mypy python/memferry operator/memferry_operator tests examples benchmarks
@@ -38,7 +38,7 @@ lint: build ## Formatting, lints, types, stubs, layers, licences
 
 .PHONY: deny
 deny: ## Licences, sources and bans of the Rust dependencies
-	command -v cargo-deny >/dev/null || cargo install --quiet --locked cargo-deny
+	command -v cargo-deny >/dev/null || cargo install --quiet --locked --debug cargo-deny
 	cargo deny --log-level error check bans licenses sources
 
 format: install ## Format everything
