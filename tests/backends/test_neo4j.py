@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import struct
@@ -659,6 +660,14 @@ def test_an_interrupted_run_goes_on(graph: Graph) -> None:
     result = move(origin, graph.url)
     assert (result.outcome, result.resumed) == ("proven", True)
     assert (result.books.total("read"), result.books.total("written")) == (320, 320)
+
+
+def test_records_are_not_printed_for_the_log_of_the_driver(graph: Graph, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG, logger="neo4j"):
+        move(graph.file([memory("m", content="told in confidence")]), graph.url)
+    sent = [record.getMessage() for record in caplog.records if "C: RUN" in record.msg]
+    assert any("1 items" in line for line in sent)
+    assert not any("told in confidence" in line for line in sent)
 
 
 @pytest.mark.parametrize("failpoint", ["written:3", "committed:4", "before-finish:1"])

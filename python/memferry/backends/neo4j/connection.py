@@ -16,7 +16,7 @@ from memferry.urls import StoreUrl
 if TYPE_CHECKING:
     import neo4j
 
-__all__ = ["Connection", "guard"]
+__all__ = ["Connection", "guard", "unprinted"]
 
 OLDEST: Final = (5, 26)
 """Dynamic labels and `CALL (...) {}` came with it."""
@@ -101,6 +101,22 @@ def _check_certificate(url: StoreUrl) -> None:
         return  # Then it is what the driver said.
 
 
+class _Unprinted(list[Any]):
+    """A list that the driver does not print.
+
+    For a line of its log it prints the parameters of every statement, whether anybody reads that line or not
+    (`Bolt5x5.run` of neo4j 6.4), which takes three times as long as sending them; and no log is a place for records.
+    """
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} items>"
+
+
+def unprinted(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Parameters of a statement, whose lists are not printed."""
+    return {name: _Unprinted(value) if isinstance(value, list) else value for name, value in parameters.items()}
+
+
 class Connection:
     """A driver bound to one database.
 
@@ -176,12 +192,12 @@ class Connection:
     def read(self, text: str, **parameters: Any) -> list[list[Any]]:
         """Runs one reading statement; its rows."""
         with guard(), self.session(read_only=True) as session:
-            return session.run(text, parameters).values()
+            return session.run(text, unprinted(parameters)).values()
 
     def write(self, text: str, **parameters: Any) -> list[list[Any]]:
         """Runs one writing statement in a transaction of its own; its rows."""
         with guard(), self.session(read_only=False) as session:
-            return session.run(text, parameters).values()
+            return session.run(text, unprinted(parameters)).values()
 
     def close(self) -> None:
         """Ends all connections."""

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from memferry.backends.neo4j.connection import Connection, guard
+from memferry.backends.neo4j.connection import Connection, guard, unprinted
 from memferry.errors import TransientError
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ class Transactions:
         """Runs a statement in this thread's transaction, or in one of its own; its rows."""
         if self._open is not None:
             with guard():
-                return self._open.transaction.run(text, parameters).values()
+                return self._open.transaction.run(text, unprinted(parameters)).values()
         return (self._connection.write if writes else self._connection.read)(text, **parameters)
 
     def take_turn(self) -> None:
