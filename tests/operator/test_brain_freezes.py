@@ -444,6 +444,17 @@ def test_a_job_that_is_given_no_pod_is_told_and_goes_on(spec: dict[str, Any], ro
     assert w.status.phase == "Succeeded"
 
 
+@pytest.mark.parametrize("pods", [False, True], ids=["no pod", "no room"])
+def test_a_deletion_that_finds_no_room_is_told_and_goes_on(*, pods: bool) -> None:
+    w = world({**ONLINE, "decommission": {"policy": "Delete"}})
+    room = NoRoom(w, "retire", pods=pods)
+    walk(w, 500)
+    assert (w.status.phase, stalled(w)) == ("Decommission", "WorkerUnschedulable")
+    room.full = False
+    w.run()
+    assert w.status.phase == "Succeeded"
+
+
 def test_a_job_whose_pod_has_just_gone_is_not_told_to_have_none() -> None:
     w = world(ONLINE)
     w.run(until=lambda: w.status.phase == "BulkTransfer" and w.job("transfer") is not None)

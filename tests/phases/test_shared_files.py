@@ -40,6 +40,9 @@ class Files:
         return migrate(parse_url(str(self.source)), parse_url(str(self.target)), Options(**chosen))
 
     def append(self, line: str) -> None:
+        """Adds a line; an empty one makes no file."""
+        if not line:
+            return
         self.target.write_text((self.target.read_text() if self.target.exists() else "") + line)
 
     def roll(self) -> RolledBack:
@@ -55,8 +58,7 @@ def files(tmp_path: Path) -> Files:
 
 @pytest.mark.parametrize("before", ["", FIRST])
 def test_lines_of_others_between_two_runs_are_not_taken_away(files: Files, before: str) -> None:
-    if before:
-        files.append(before)
+    files.append(before)
     assert files.move().outcome == "proven"
     files.append(THEIRS)
     files.source.write_text(OURS + MORE)
@@ -241,8 +243,7 @@ def test_of_two_migrations_that_are_done_at_once_one_is_refused(files: Files, mo
 def test_a_line_that_comes_during_a_rollback_is_not_lost(
     files: Files, monkeypatch: pytest.MonkeyPatch, before: str, when: str
 ) -> None:
-    if before:
-        files.append(before)
+    files.append(before)
     assert files.move().outcome == "proven"
 
     def counted(*arguments: Any) -> Iterator[Any]:
@@ -267,8 +268,7 @@ def test_a_line_that_comes_during_a_rollback_is_not_lost(
 def test_a_rollback_that_was_killed_before_it_put_anything_back_does_not_claim_it(
     files: Files, monkeypatch: pytest.MonkeyPatch, before: str
 ) -> None:
-    if before:
-        files.append(before)
+    files.append(before)
     assert files.move().outcome == "proven"
     kill_at(monkeypatch, "memferry.phases.rollback", files.roll)
     files.append(THEIRS)
@@ -290,12 +290,10 @@ def test_a_rollback_that_was_killed_before_it_put_anything_back_does_not_claim_i
 def test_a_rollback_that_was_killed_when_it_had_just_put_back_is_done(
     files: Files, monkeypatch: pytest.MonkeyPatch, before: str, then: str
 ) -> None:
-    if before:
-        files.append(before)
+    files.append(before)
     assert files.move().outcome == "proven"
     kill_at(monkeypatch, "memferry.backends.jsonl.target", files.roll)
-    if then:
-        files.append(then)
+    files.append(then)
     assert files.roll() == RolledBack()
     assert (files.target.read_text() if files.target.exists() else "") == before + then
     assert files.move().outcome == "proven"

@@ -14,7 +14,7 @@ from memferry_operator.observed import Job, Pod
 from memferry_operator.observed import Progress as Reported
 from memferry_operator.reasons import Reason
 
-__all__ = ["bulk_transfer", "replace_silent"]
+__all__ = ["bulk_transfer", "replace_silent", "unplaced"]
 
 _MOST_REPLACED: Final = 10
 _UNSCHEDULABLE_AFTER: Final = timedelta(minutes=5)
@@ -102,14 +102,11 @@ def replace_silent(draft: Draft, job: Job) -> bool:
     """
     limit = times.duration(draft.spec.transfer.stall_timeout)
     replaced = draft.status.shards.replaced if draft.status.shards else 0
-    if _never_began(draft, job):
+    if unplaced(draft, job):
         return True
     for pod in draft.observed.pods:
         if pod.role != job.role or pod.attempt != job.attempt or pod.ended or pod.deleting:
             continue
-        if pod.phase == "Pending" and pod.since and draft.now - pod.since > _UNSCHEDULABLE_AFTER:
-            draft.stall(StallReason.WORKER_UNSCHEDULABLE, f"pod {pod.name} waits: {pod.waiting or 'not scheduled'}")
-            return True
         moved = _moved(draft, pod)
         if pod.phase != "Running" or moved is None:
             continue
@@ -126,9 +123,14 @@ def replace_silent(draft: Draft, job: Job) -> bool:
     return False
 
 
-def _never_began(draft: Draft, job: Job) -> bool:
-    """Whether a Job was refused its first pod for so long that it stalled."""
-    pods = any((pod.role, pod.attempt) == (job.role, job.attempt) for pod in draft.observed.pods)
+def unplaced(draft: Draft, job: Job) -> bool:
+    """Whether a pod of a Job waits for a place, or it for its first pod, for so long that it stalled."""
+    pods = [pod for pod in draft.observed.pods if (pod.role, pod.attempt) == (job.role, job.attempt)]
+    for pod in pods:
+        waits = pod.phase == "Pending" and not pod.deleting
+        if waits and pod.since and draft.now - pod.since > _UNSCHEDULABLE_AFTER:
+            draft.stall(StallReason.WORKER_UNSCHEDULABLE, f"pod {pod.name} waits: {pod.waiting or 'not scheduled'}")
+            return True
     if pods or job.since is None or job.suspended or job.ended or job.succeeded or job.failed or _reported(draft, job):
         return False
     waited = draft.now - job.since

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from memferry.manifest.status import StallReason
 from memferry_operator.actions import DeleteJob
-from memferry_operator.brain import jobs, monitoring, switch
+from memferry_operator.brain import copying, jobs, monitoring, switch
 from memferry_operator.brain.draft import Draft
 from memferry_operator.reasons import Reason
 
@@ -35,7 +35,8 @@ def decommission(draft: Draft) -> None:
         return
     job = jobs.ensure(draft, "retire")
     if job is None or not job.ended:
-        draft.going(Reason.RETIRING, jobs.trouble(draft, job))
+        if job is None or not copying.unplaced(draft, job):
+            draft.going(Reason.RETIRING, jobs.trouble(draft, job))
     elif job.complete:
         draft.condition("SourceDecommissioned", "True", "Deleted")
         draft.enter("Succeeded", Reason.SUCCEEDED, f"what was read from {draft.source} is deleted")
