@@ -281,9 +281,12 @@ def inspect(
 ) -> None:
     """Says what is in a store, reading no more than counts.
 
+    Its credentials are those of a source: MEMFERRY_SOURCE_API_KEY, MEMFERRY_SOURCE_PASSWORD.
+
     \b
-    Example:
+    Examples:
       memferry inspect agents.db
+      memferry inspect neo4j://localhost
     """
 
     def work() -> int:

@@ -68,8 +68,9 @@ def _of_server(error: neo4j.exceptions.Neo4jError) -> MemferryError:
         return RefusedError(
             "unauthorized",
             text,
-            hint="the user stands in the URL (`neo4j` where none does), the password in the variable that "
-            "--source-password-env or --target-password-env names",
+            hint="the user stands in the URL (`neo4j` where none does), the password in MEMFERRY_SOURCE_PASSWORD for "
+            "what is read, MEMFERRY_TARGET_PASSWORD for what is written, or in the variable that --source-password-env "
+            "or --target-password-env names",
         )
     if code == "Neo.ClientError.Database.DatabaseNotFound":
         return RefusedError("store-missing", text)
