@@ -11,6 +11,7 @@ pub mod halves;
 mod hashes;
 pub mod jsonl;
 pub mod keys;
+mod locks;
 pub mod mapper;
 pub mod profile;
 pub mod qdrant;

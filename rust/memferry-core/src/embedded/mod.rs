@@ -8,17 +8,14 @@ mod search;
 mod write;
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
 use crate::error::{Code, Error, Result};
+use crate::locks::{self, BUSY};
 
 pub use read::Page;
 pub use search::Hit;
-
-/// How long a locked file is waited for before the error says so.
-const BUSY: Duration = Duration::from_secs(5);
 
 /// An open embedded store. One connection; callers serialise.
 pub struct Store {
@@ -49,29 +46,31 @@ impl Store {
 
     /// Opens a store to write it, making it where there is none.
     pub fn open_target(path: &Path) -> Result<Self> {
-        let conn = Connection::open(path).map_err(|e| Error::from(e).at(path.display()))?;
-        conn.busy_timeout(BUSY)?;
+        let conn = Connection::open(path).map_err(|e| Error::from(e).in_file(path))?;
         let store = Self { conn, path: path.to_owned(), scratch: None };
+        store.prepare_to_write().map_err(|e| e.in_file(path))?;
+        Ok(store)
+    }
+
+    fn prepare_to_write(&self) -> Result<()> {
+        self.conn.busy_timeout(BUSY)?;
         // A kill while the store was being made leaves a file without tables; it is made again.
-        let tables: i64 = store
-            .conn
-            .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
-            .map_err(|e| Error::from(e).at(path.display()))?;
+        let tables: i64 = self.conn.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
         let fresh = tables == 0;
         if fresh {
-            store.conn.pragma_update(None, "page_size", 8192)?;
+            self.conn.pragma_update(None, "page_size", 8192)?;
         } else {
-            store.check_format()?;
+            self.check_format()?;
         }
         // Synchronous FULL would add power-loss durability per page; the WAL is synced at every checkpoint.
-        store.conn.pragma_update(None, "journal_mode", "wal")?;
-        store.conn.pragma_update(None, "synchronous", "normal")?;
-        store.conn.pragma_update(None, "cache_size", -65_536)?;
+        locks::use_wal(&self.conn)?;
+        self.conn.pragma_update(None, "synchronous", "normal")?;
+        self.conn.pragma_update(None, "cache_size", -65_536)?;
         if fresh {
-            schema::create(&store.conn)?;
-            store.check_format()?;
+            schema::create(&self.conn)?;
+            self.check_format()?;
         }
-        Ok(store)
+        Ok(())
     }
 
     /// Where the file is.

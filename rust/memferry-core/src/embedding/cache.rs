@@ -7,6 +7,7 @@ use rusqlite::{Connection, OptionalExtension};
 
 use super::Made;
 use crate::error::{Code, Error, Result};
+use crate::locks;
 
 /// BLAKE3 of a text in UTF-8.
 pub type TextKey = [u8; 32];
@@ -43,7 +44,7 @@ impl Cache {
     fn prepare(&self, model: &str, dimensions: u32) -> Result<()> {
         // Large enough for a vector of 1,536 numbers; it counts only where the file is made.
         self.conn.pragma_update(None, "page_size", 8192)?;
-        self.conn.pragma_update(None, "journal_mode", "wal")?;
+        locks::use_wal(&self.conn)?;
         // What is lost with the power is asked again.
         self.conn.pragma_update(None, "synchronous", "normal")?;
         self.conn.execute_batch(&format!(
@@ -63,18 +64,18 @@ impl Cache {
                 format!("format {version}, this memferry knows up to {VERSION}"),
             ));
         }
-        let kept: Option<(String, u32)> = self
+        // One statement: of two that make the file at once, one says which model it is for.
+        self.conn.execute(
+            "INSERT INTO memferry_model SELECT ?1, ?2 WHERE NOT EXISTS (SELECT 1 FROM memferry_model)",
+            (model, dimensions),
+        )?;
+        let (m, d): (String, u32) = self
             .conn
-            .query_row("SELECT model, dimensions FROM memferry_model", [], |row| Ok((row.get(0)?, row.get(1)?)))
-            .optional()?;
-        match kept {
-            None => {
-                self.conn.execute("INSERT INTO memferry_model VALUES (?1, ?2)", (model, dimensions))?;
-                Ok(())
-            }
-            Some((m, d)) if m == model && d == dimensions => Ok(()),
-            Some((m, d)) => Err(Error::new(Code::StoreFormat, format!("holds vectors of {m} with {d} dimensions"))),
+            .query_row("SELECT model, dimensions FROM memferry_model", [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        if m == model && d == dimensions {
+            return Ok(());
         }
+        Err(Error::new(Code::StoreFormat, format!("holds vectors of {m} with {d} dimensions")))
     }
 
     /// The vector of a text, None where it was not computed yet.
