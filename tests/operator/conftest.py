@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from memferry.manifest.crd import crds
+from support.definitions import let_go
 from support.operating import Life, Operator, Strikes, resource, server, standin
 from support.standin_clients import StandinClients
 from testbed.kubernetes.api_tier import ApiTier
@@ -24,12 +25,14 @@ def tier(api_tier: ApiTier) -> ApiTier:
 
 
 @pytest.fixture
-def namespace(tier: ApiTier) -> Iterator[str]:
+def namespace(request: pytest.FixtureRequest, tier: ApiTier) -> Iterator[str]:
     """Of the test's own; the API server is started again if a test left it dead."""
     if not tier.api_server.is_running:
         tier.start_api_server()
     with tier.namespace(labels=RESTRICTED) as name:
         yield name
+    if "shared_operator" not in request.fixturenames:
+        let_go(tier.client)
 
 
 @pytest.fixture
@@ -47,6 +50,7 @@ def shared_operator(tier: ApiTier, tmp_path_factory: pytest.TempPathFactory) -> 
     with tier.namespace("operator") as home, Operator(tier, tmp_path_factory.mktemp("operator"), home=home) as operator:
         operator.leads()
         yield operator
+    let_go(tier.client)
 
 
 @pytest.fixture
