@@ -50,6 +50,7 @@ class Connected:
         try:
             from kubernetes import client  # noqa: PLC0415 - an optional package, large
             from kubernetes.config.incluster_config import InClusterConfigLoader  # noqa: PLC0415
+            from urllib3.exceptions import HTTPError  # noqa: PLC0415 - comes with the client
         except ImportError as error:
             raise RefusedError(
                 "extra-missing",
@@ -60,46 +61,43 @@ class Connected:
         InClusterConfigLoader(str(folder / "token"), str(folder / "ca.crt")).load_and_set(configuration)
         # The heartbeat tries again by itself.
         configuration.retries = 0
-        api = client.ApiClient(configuration)
-        self._namespace = namespace
-        self._leases = client.CoordinationV1Api(api)
-        self._core = client.CoreV1Api(api)
-        self._failures: tuple[type[Exception], ...] = (client.exceptions.ApiException, OSError)
-        try:
-            from urllib3.exceptions import HTTPError  # noqa: PLC0415 - comes with the client
+        # Its classes for each group bring all models with them: half a second of the start of every pod.
+        self._api = client.ApiClient(configuration)
+        self._core = f"/api/v1/namespaces/{namespace}"
+        self._leases = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
+        self._failures = (client.exceptions.OpenApiException, HTTPError, OSError, ValueError)
 
-            self._failures = (*self._failures, HTTPError)
-        except ImportError:
-            pass
-
-    def _call(self, call: Any, *arguments: Any, **named: Any) -> dict[str, Any]:
+    def _call(self, method: str, path: str, change: dict[str, Any] | None = None) -> dict[str, Any]:
+        headers = {"Accept": "application/json"} | ({} if change is None else {"Content-Type": _MERGE})
+        request = self._api.param_serialize(
+            method, path, header_params=headers, body=change, auth_settings=["BearerToken"]
+        )
         try:
-            response = call(*arguments, _preload_content=False, _request_timeout=_TIMEOUT_SECS, **named)
-            return dict(json.loads(response.data))
+            response = self._api.call_api(*request, _request_timeout=_TIMEOUT_SECS)
+            content = response.read()
+            if 200 <= response.status <= 299:
+                return dict(json.loads(content))
         except self._failures as error:
-            status = getattr(error, "status", None)
-            told = f"API server: {status or ''} {getattr(error, 'reason', None) or error}"
-            if status == 409:
-                raise ConflictError(told) from error
-            raise TransientError("unavailable", told) from error
+            raise TransientError("unavailable", f"API server: {error}") from error
+        told = f"API server: {response.status} {response.reason}"
+        raise ConflictError(told) if response.status == 409 else TransientError("unavailable", told)
 
     def lease(self, name: str) -> dict[str, Any]:
         """See `Cluster`."""
-        return self._call(self._leases.read_namespaced_lease, name, self._namespace)
+        return self._call("GET", f"{self._leases}/{name}")
 
     def patch_lease(self, name: str, change: dict[str, Any]) -> dict[str, Any]:
         """See `Cluster`."""
-        return self._call(self._leases.patch_namespaced_lease, name, self._namespace, change, _content_type=_MERGE)
+        return self._call("PATCH", f"{self._leases}/{name}", change)
 
     def put_result(self, secret: str, key: str, result: dict[str, Any]) -> None:
         """See `Cluster`."""
         value = base64.b64encode(json.dumps(result).encode()).decode("ascii")
-        change = {"data": {key: value}}
-        self._call(self._core.patch_namespaced_secret, secret, self._namespace, change, _content_type=_MERGE)
+        self._call("PATCH", f"{self._core}/secrets/{secret}", {"data": {key: value}})
 
     def config(self, name: str, key: str) -> str | None:
         """See `Cluster`."""
-        found = self._call(self._core.read_namespaced_config_map, name, self._namespace)
+        found = self._call("GET", f"{self._core}/configmaps/{name}")
         return (found.get("data") or {}).get(key)
 
 
