@@ -164,7 +164,9 @@ def test_client_that_is_cut_off_writes_to_no_side(
     approve(life, "other", spec, before=network.stall)
     status = life.until("Monitoring", secs=120)
     assert application.lines("written")[-1]["active"] == "file"
-    assert {line["code"] for line in application.lines("again")} == {"lease-lost"}
+    codes = {line["code"] for line in application.lines("again")}
+    # One that was under way when the Lease ran out is in doubt, and done again.
+    assert "lease-lost" in codes <= {"lease-lost", "in-doubt"}
     assert status["traffic"]["writeFreezeMillis"] > 1000 * LEASE_SECS
     network.resume()
     on(application, "other")

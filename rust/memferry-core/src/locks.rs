@@ -29,6 +29,8 @@ pub fn use_wal(conn: &Connection) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
     use std::sync::Barrier;
 
     use super::*;
@@ -41,20 +43,19 @@ mod tests {
             std::thread::scope(|scope| {
                 for _ in 0..8 {
                     scope.spawn(|| {
-                        let conn = Connection::open(&path).expect("opens");
-                        conn.busy_timeout(BUSY).expect("waits");
+                        let conn = Connection::open(&path).unwrap();
+                        conn.busy_timeout(BUSY).unwrap();
                         begin.wait();
-                        use_wal(&conn).expect("is not busy");
-                        conn.execute_batch("CREATE TABLE IF NOT EXISTS t (a); INSERT INTO t VALUES (1)")
-                            .expect("written");
+                        use_wal(&conn).unwrap();
+                        conn.execute_batch("CREATE TABLE IF NOT EXISTS t (a); INSERT INTO t VALUES (1)").unwrap();
                     });
                 }
             });
-            let conn = Connection::open(&path).expect("opens");
-            let rows: i64 = conn.query_row("SELECT count(*) FROM t", [], |row| row.get(0)).expect("read");
+            let conn = Connection::open(&path).unwrap();
+            let rows: i64 = conn.query_row("SELECT count(*) FROM t", [], |row| row.get(0)).unwrap();
             assert_eq!(rows, 8);
             drop(conn);
-            std::fs::remove_file(&path).expect("removed");
+            std::fs::remove_file(&path).unwrap();
         }
     }
 }
