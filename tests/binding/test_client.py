@@ -320,6 +320,8 @@ def test_without_the_cluster_it_stops_by_itself_and_comes_back(
     world.say("b", 2)
     between.resume()
     world.until_said("pod", 2, "Serving", "b")
+    # The API server may have it and the client not know: the answer went to a request that it had given up.
+    wait.until(lambda: memory.standing().writable, what="a Lease that it knows it holds")
     memory.put(note("3"))
     assert (world.ids("a"), world.ids("b")) == ({"1"}, {"3"})
 
