@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from memferry.api_server import failures, send
 from memferry.errors import MemferryError, RefusedError, TransientError
 from memferry.manifest.protocol import GROUP, VERSION
 
@@ -108,30 +109,23 @@ class Cluster:
         body: dict[str, Any] | None = None,
         read_secs: float,
     ) -> RESTResponse:
-        headers = {"Accept": "application/json"}
-        if body is not None:
-            headers["Content-Type"] = "application/json"
-        request = self._api.param_serialize(
+        response = send(
+            self._api,
             method,
             path.format(namespace=self.namespace),
-            query_params=list((query or {}).items()),
-            header_params=headers,
+            query=query,
             body=body,
-            auth_settings=["BearerToken"],
+            timeout_secs=(_CONNECT_SECS, read_secs),
         )
-        response = self._api.call_api(*request, _request_timeout=(_CONNECT_SECS, read_secs))
         if not 200 <= response.status <= 299:
             raise _refusal(path, response.status, response.read())
         return response
 
     @contextmanager
     def _told(self, path: str) -> Iterator[None]:
-        from kubernetes.client.exceptions import OpenApiException  # noqa: PLC0415 - an optional package, large
-        from urllib3.exceptions import HTTPError  # noqa: PLC0415 - comes with it
-
         try:
             yield
-        except (OpenApiException, HTTPError, OSError, ValueError) as error:
+        except failures() as error:
             text = f"{type(error).__name__}: {error}".splitlines()[0][:200]
             raise TransientError("cluster", f"API server, {path.rpartition('/')[2]}: {text}") from error
 

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from memferry.api_server import failures, send
 from memferry.errors import MemferryError, RefusedError, TransientError
 
 __all__ = ["Alone", "Cluster", "ConflictError", "Connected"]
@@ -50,7 +51,6 @@ class Connected:
         try:
             from kubernetes import client  # noqa: PLC0415 - an optional package, large
             from kubernetes.config.incluster_config import InClusterConfigLoader  # noqa: PLC0415
-            from urllib3.exceptions import HTTPError  # noqa: PLC0415 - comes with the client
         except ImportError as error:
             raise RefusedError(
                 "extra-missing",
@@ -61,23 +61,17 @@ class Connected:
         InClusterConfigLoader(str(folder / "token"), str(folder / "ca.crt")).load_and_set(configuration)
         # The heartbeat tries again by itself.
         configuration.retries = 0
-        # Its classes for each group bring all models with them: half a second of the start of every pod.
         self._api = client.ApiClient(configuration)
         self._core = f"/api/v1/namespaces/{namespace}"
         self._leases = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
-        self._failures = (client.exceptions.OpenApiException, HTTPError, OSError, ValueError)
 
     def _call(self, method: str, path: str, change: dict[str, Any] | None = None) -> dict[str, Any]:
-        headers = {"Accept": "application/json"} | ({} if change is None else {"Content-Type": _MERGE})
-        request = self._api.param_serialize(
-            method, path, header_params=headers, body=change, auth_settings=["BearerToken"]
-        )
         try:
-            response = self._api.call_api(*request, _request_timeout=_TIMEOUT_SECS)
+            response = send(self._api, method, path, body=change, content_type=_MERGE, timeout_secs=_TIMEOUT_SECS)
             content = response.read()
             if 200 <= response.status <= 299:
                 return dict(json.loads(content))
-        except self._failures as error:
+        except failures() as error:
             raise TransientError("unavailable", f"API server: {error}") from error
         told = f"API server: {response.status} {response.reason}"
         raise ConflictError(told) if response.status == 409 else TransientError("unavailable", told)

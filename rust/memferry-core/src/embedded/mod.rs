@@ -8,14 +8,18 @@ mod search;
 mod write;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
 use crate::error::{Code, Error, Result};
-use crate::locks::{self, BUSY};
+use crate::locks::use_wal;
 
 pub use read::Page;
 pub use search::Hit;
+
+/// How long a locked file is waited for before the error says so.
+const BUSY: Duration = Duration::from_secs(5);
 
 /// An open embedded store. One connection; callers serialise.
 pub struct Store {
@@ -63,7 +67,7 @@ impl Store {
             self.check_format()?;
         }
         // Synchronous FULL would add power-loss durability per page; the WAL is synced at every checkpoint.
-        locks::use_wal(&self.conn)?;
+        use_wal(&self.conn, BUSY)?;
         self.conn.pragma_update(None, "synchronous", "normal")?;
         self.conn.pragma_update(None, "cache_size", -65_536)?;
         if fresh {
@@ -184,4 +188,30 @@ fn copy_to_scratch(path: &Path) -> Result<PathBuf> {
         return Err(Error::from(e).at(format!("copy of {} in {}", path.display(), folder.display())));
     }
     Ok(copy)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+
+    use super::*;
+
+    #[test]
+    fn a_store_that_many_make_at_once_is_one() -> Result<()> {
+        for _ in 0..20 {
+            let folder = tempfile::tempdir()?;
+            let path = folder.path().join("agents.db");
+            let begin = Barrier::new(8);
+            let ids = std::thread::scope(|scope| {
+                let open = || {
+                    begin.wait();
+                    Store::open_target(&path)?.store_id()
+                };
+                let threads: Vec<_> = (0..8).map(|_| scope.spawn(open)).collect();
+                threads.into_iter().filter_map(|thread| thread.join().ok()).collect::<Result<Vec<_>>>()
+            })?;
+            assert_eq!(ids, vec![ids[0].clone(); 8]);
+        }
+        Ok(())
+    }
 }

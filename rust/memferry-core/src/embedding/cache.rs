@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension};
 
 use super::Made;
 use crate::error::{Code, Error, Result};
-use crate::locks;
+use crate::locks::use_wal;
 
 /// BLAKE3 of a text in UTF-8.
 pub type TextKey = [u8; 32];
@@ -44,7 +44,7 @@ impl Cache {
     fn prepare(&self, model: &str, dimensions: u32) -> Result<()> {
         // Large enough for a vector of 1,536 numbers; it counts only where the file is made.
         self.conn.pragma_update(None, "page_size", 8192)?;
-        locks::use_wal(&self.conn)?;
+        use_wal(&self.conn, BUSY)?;
         // What is lost with the power is asked again.
         self.conn.pragma_update(None, "synchronous", "normal")?;
         self.conn.execute_batch(&format!(
@@ -133,6 +133,8 @@ impl Cache {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Barrier;
+
     use super::*;
 
     fn open(folder: &tempfile::TempDir) -> Result<Cache> {
@@ -152,6 +154,29 @@ mod tests {
         again.keep(&[(key_of("tea"), &second)])?;
         assert!(matches!(again.get(&key_of("tea"))?, Some(Made::Vector(found)) if found == first));
         assert!(again.get(&key_of("Tea"))?.is_none());
+        Ok(())
+    }
+
+    #[test]
+    fn a_cache_that_many_make_at_once_is_for_one_model() -> Result<()> {
+        for _ in 0..20 {
+            let folder = tempfile::tempdir()?;
+            let path = folder.path().join("cache.db");
+            let begin = Barrier::new(8);
+            let refused = std::thread::scope(|scope| {
+                let open = |number: usize| {
+                    let (path, begin) = (&path, &begin);
+                    scope.spawn(move || {
+                        begin.wait();
+                        Cache::open(path, ["mini", "maxi"][number % 2], 2).err()
+                    })
+                };
+                let threads: Vec<_> = (0..8).map(open).collect();
+                threads.into_iter().map(|thread| thread.join().ok()).collect::<Vec<_>>()
+            });
+            let codes: Vec<Code> = refused.into_iter().flatten().flatten().map(|error| error.code).collect();
+            assert_eq!(codes, [Code::StoreFormat; 4]);
+        }
         Ok(())
     }
 
