@@ -51,12 +51,15 @@ test: lint test-rust servers-install test-python test-node test-wheel ## Everyth
 test-rust: install
 	cargo test -p memferry-core --release --locked --quiet
 
+# Tests of one kind of server share a process, which tests/conftest.py says; the others fill the cores while those wait.
+IN_PARALLEL := -n 4 --dist loadgroup
+
 .PHONY: servers-install
 servers-install: install
 	python -m testbed install
 
 test-python: build
-	pytest -n auto --maxprocesses 4 --dist worksteal
+	pytest $(IN_PARALLEL)
 
 .PHONY: test-node
 test-node: build servers-install ## A whole life on a real Kubernetes node; as root
@@ -91,7 +94,7 @@ bench: build ## Benchmarks, ratios in one run
 
 soak: build servers-install ## A thousand crashes over every pair; fuzzing for ten minutes
 	MEMFERRY_CRASH_RUNS=$${MEMFERRY_CRASH_RUNS:-1000} MEMFERRY_FUZZ_SECS=$${MEMFERRY_FUZZ_SECS:-600} \
-		pytest --timeout 7200 -n auto --maxprocesses 4 --dist worksteal tests/crash tests/faults/test_rival.py tests/fuzz
+		pytest --timeout 7200 $(IN_PARALLEL) tests/crash tests/faults/test_rival.py tests/fuzz
 
 servers: build servers-install ## Start real servers on loopback until Ctrl-C
 	python -m testbed servers

@@ -711,6 +711,7 @@ def test_a_commit_without_an_answer_is_done_again(graph: Graph, monkeypatch: pyt
     assert result.books.total("read") == 320
 
 
+@pytest.mark.ends_neo4j
 def test_a_server_that_dies_and_comes_back_is_found_again(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(planning, "BYTES_PER_RANGE", 1 << 20)
     monkeypatch.setattr(retry, "ATTEMPTS", 40)  # A server on a busy machine takes its time.

@@ -90,6 +90,7 @@ def test_a_source_is_killed_and_comes_back(place: str, stored_in_qdrant: Ends, o
         stored_in_qdrant.arrived(one.ended())
 
 
+@pytest.mark.ends_neo4j
 @pytest.mark.timeout(500)
 @pytest.mark.parametrize("place", ["written:4", "booked:9"])
 def test_neo4j_is_killed_and_comes_back(place: str, make_ends: MakeEnds, neo4j_server: Neo4jServer) -> None:

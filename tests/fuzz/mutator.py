@@ -14,7 +14,7 @@ __all__ = ["fuzz", "mutated", "told"]
 
 TARGETS: Final = 10
 """Among how many the time is shared."""
-SECS: Final = float(os.environ.get("MEMFERRY_FUZZ_SECS", "20")) / TARGETS
+SECS: Final = float(os.environ.get("MEMFERRY_FUZZ_SECS", "10")) / TARGETS
 SEED: Final = int(os.environ.get("MEMFERRY_FUZZ_SEED", "0"))
 
 _PIECES: Final = (

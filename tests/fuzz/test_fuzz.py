@@ -1,6 +1,6 @@
 """Parsers and mappers over broken input for a bounded time: an answer or an error of ours, never a panic.
 
-`MEMFERRY_FUZZ_SECS` (20 in all) says how long, `MEMFERRY_FUZZ_SEED` (0) where it begins.
+`MEMFERRY_FUZZ_SECS` (10 in all) says how long, `MEMFERRY_FUZZ_SEED` (0) where it begins.
 """
 
 from __future__ import annotations

@@ -174,6 +174,7 @@ def test_words_and_a_vector_together(words: Store) -> None:
     assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
 
 
+@pytest.mark.usefixtures("empty_neo4j")
 def test_records_of_an_application_carry_no_marker_and_verify_leaves_them_alone(
     make_url: Callable[..., str], tmp_path: Path
 ) -> None:
@@ -472,6 +473,7 @@ def test_another_kind_under_the_same_uuid_is_never_written_over(backend: str, ma
         assert list(store.list()) == [remembered]
 
 
+@pytest.mark.usefixtures("empty_neo4j")
 def test_a_record_without_vectors_leaves_those_of_another_kind(make_url: Callable[..., str]) -> None:
     remembered = Record("memory", TWICE, content="m", vectors=[_unit(1, 0, 0)])
     entity = Record("entity", TWICE, name="e")

@@ -17,6 +17,7 @@ NATIVE_DEPTH: Final = 190
 FOREIGN_DEPTH: Final = 180
 MAX_INTEGER_DIGITS: Final = 4300
 _SHORT_ESCAPES: Final = {'"': '\\"', "\\": "\\\\", "\b": "\\b", "\t": "\\t", "\n": "\\n", "\f": "\\f", "\r": "\\r"}
+_ESCAPED = re.compile(r'["\\\x00-\x1f]')
 _BITS: Final = re.compile("[0-9a-f]{16}")
 _NUMBER: Final = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?", re.ASCII)
 
@@ -91,8 +92,7 @@ def shortest(double: float) -> str:
 
 def quote(text: str) -> str:
     """A JSON string with the fewest escapes."""
-    escaped = (_SHORT_ESCAPES.get(c) or (f"\\u{ord(c):04x}" if c < " " else c) for c in text)
-    return '"' + "".join(escaped) + '"'
+    return '"' + _ESCAPED.sub(lambda c: _SHORT_ESCAPES.get(c[0]) or f"\\u{ord(c[0]):04x}", text) + '"'
 
 
 def _reserved_object(key: str, text: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import neo4j
@@ -13,12 +13,13 @@ from testbed import wait
 from testbed.neo4j import Neo4jServer
 from testbed.proxy import FaultyProxy
 
+pytestmark = pytest.mark.ends_neo4j
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Neo4jServer]:
-    """A server of this module's own: its tests kill it."""
-    with Neo4jServer(tmp_path_factory.mktemp("neo4j")) as server:
-        yield server
+
+@pytest.fixture
+def server(empty_neo4j: Neo4jServer) -> Neo4jServer:
+    """That of the process."""
+    return empty_neo4j
 
 
 def _count(driver: neo4j.Driver) -> int:

@@ -18,7 +18,7 @@ from testbed.kubernetes.client import ApiError, KubernetesClient
 
 __all__ = ["StandinClients", "Told"]
 
-_PERIOD_SECS = 0.1
+_PERIOD_SECS = 0.2
 _RENEW_SECS = 1.0
 _FIELDS = {"Cutover": ("cutover", "approve"), "Decommission": ("decommission", "confirm")}
 

@@ -22,6 +22,9 @@ from types import FrameType
 from typing import Any
 
 E = os.environ
+POLL_SECS = 0.1
+PASS_SECS = 0.5
+BEAT_SECS = 1.0
 SHARDS = 3
 RECORDS = 300
 
@@ -136,20 +139,24 @@ def switch(cluster: Cluster, name: str, manifest: str) -> None:
     """Answers commands; the journal of a binding is a file."""
     binding = re.findall(r'"bindingRef": \{\s*"name": "([^"]+)"', manifest)[0]
     journal, answered, passes = Path(E["STANDIN"]).with_name(f"{binding}.journal"), -1, 0
+    beat = passed = 0.0
     while True:
         command = cluster.command()
         notes: dict[str, Any] = {}
         wanted = asked(command["verb"], f"{command.get('mode')} {command.get('active')}") if command else {}
-        if command and (command["sequence"] > answered or command["verb"] == "Pass") and not wanted.get("hold"):
-            passes += 1
+        again = command is not None and command["verb"] == "Pass" and time.monotonic() - passed >= PASS_SECS
+        if command and (command["sequence"] > answered or again) and not wanted.get("hold"):
+            passes, passed = passes + 1, time.monotonic()
             notes["answer"] = {
                 **act(command, journal, passes, wanted),
                 "sequence": command["sequence"],
                 "verb": command["verb"],
             }
             answered = command["sequence"]
-        cluster.lease(f"{name}-switch", **notes)
-        time.sleep(0.1)
+        if notes or time.monotonic() - beat >= BEAT_SECS:
+            cluster.lease(f"{name}-switch", **notes)
+            beat = time.monotonic()
+        time.sleep(POLL_SECS)
 
 
 def act(command: dict[str, Any], journal: Path, passes: int, wanted: dict[str, Any]) -> dict[str, Any]:

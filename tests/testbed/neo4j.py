@@ -46,6 +46,7 @@ _JVM_OPTIONS = (
     "-Xmx1g",
     "-XX:+UseSerialGC",
     "-XX:TieredStopAtLevel=1",  # A server of a few minutes: what the second compiler costs it never earns back.
+    "-XX:ReservedCodeCacheSize=256m",  # The default of the first compiler alone, 48 MB, is swept without end.
     "-XX:+ExitOnOutOfMemoryError",
     "--add-opens=java.base/java.nio=ALL-UNNAMED",
     "--add-opens=java.base/java.io=ALL-UNNAMED",

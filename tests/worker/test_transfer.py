@@ -175,6 +175,7 @@ def test_what_is_refused_fails_the_job(make_job: MakeJob) -> None:
     assert (found.code, found.final()["error"]["code"]) == (43, "manifest")
 
 
+@pytest.mark.usefixtures("empty_neo4j")
 def test_quarantine_over_its_limit_fails_the_shard_and_ends_the_verification(make_job: MakeJob, tmp_path: Path) -> None:
     job = make_job("neo4j", records=20, transfer={"shards": 1})
     source = job.claims / "src" / "loose.jsonl"
