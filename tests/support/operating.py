@@ -207,9 +207,11 @@ class Life:
 def standin(folder: Path, **behaviour: Any) -> dict[str, str]:
     """Environment for a `LocalKubelet` whose `memferry` is the stand-in; call again to change the behaviour."""
     folder.mkdir(parents=True, exist_ok=True)
-    program = folder / "memferry"
-    program.write_text(f'#!/bin/sh\nexec {sys.executable} -S {HERE / "standin_worker.py"} "$@"\n')
-    program.chmod(0o755)
+    if not (program := folder / "memferry").exists():  # Never written over: a busy one is passed by, to the real one.
+        new = folder / "memferry.new"
+        new.write_text(f'#!/bin/sh\nexec {sys.executable} -S {HERE / "standin_worker.py"} "$@"\n')
+        new.chmod(0o755)
+        new.replace(program)
     (folder / "standin.json.new").write_text(json.dumps(behaviour))
     (folder / "standin.json.new").replace(folder / "standin.json")
     return {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}", "STANDIN": str(folder / "standin.json")}
