@@ -91,8 +91,9 @@ def ends(request: pytest.FixtureRequest, filled: Filled, tmp_path: Path) -> Ends
         prefix: str = request.getfixturevalue("qdrant_prefix")
         to, key = f"{server.url}/{prefix}crash?distance=dot", server.api_key or ""
     elif target == "neo4j":
-        # Every second round of kills may strike while constraints and indexes are made.
-        empty: Neo4jServer = request.getfixturevalue("bare_neo4j" if seed // len(RUNS) % 2 else "empty_neo4j")
+        # In half of the rounds, of both sorts of kills, these may strike while constraints and indexes are made.
+        bare = seed // len(RUNS) % 4 in {1, 2}
+        empty: Neo4jServer = request.getfixturevalue("bare_neo4j" if bare else "empty_neo4j")
         to, key = f"neo4j://127.0.0.1:{empty.port}", empty.password
     return Ends(at, to, tmp_path, kept(), _secrets("SOURCE", secret) | _secrets("TARGET", key))
 

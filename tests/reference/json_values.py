@@ -17,7 +17,7 @@ NATIVE_DEPTH: Final = 190
 FOREIGN_DEPTH: Final = 180
 MAX_INTEGER_DIGITS: Final = 4300
 _SHORT_ESCAPES: Final = {'"': '\\"', "\\": "\\\\", "\b": "\\b", "\t": "\\t", "\n": "\\n", "\f": "\\f", "\r": "\\r"}
-_ESCAPED = re.compile(r'["\\\x00-\x1f]')
+_ESCAPED: Final = re.compile(r'["\\\x00-\x1f]')
 _BITS: Final = re.compile("[0-9a-f]{16}")
 _NUMBER: Final = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?", re.ASCII)
 
