@@ -2,6 +2,7 @@
 
     MemferryError
     ├── RefusedError     exit 2: asked for something that is not done
+    │   └── ManifestError    with everything that is wrong in a manifest
     ├── StoreError       exit 3: a store failed
     │   └── TransientError   worth trying again
     │       ├── FrozenError      writes wait for a switch
@@ -14,6 +15,7 @@ The native module raises through `from_native`; `CATALOGUE` is what `docs/errors
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 __all__ = [
@@ -21,8 +23,10 @@ __all__ = [
     "FrozenError",
     "InDoubtError",
     "LeaseLostError",
+    "ManifestError",
     "MemferryError",
     "NotProvenError",
+    "Problem",
     "RefusedError",
     "StoreError",
     "TransientError",
@@ -76,6 +80,8 @@ _REFUSALS: Final = frozenset(
     {"invalid", "profile", "where", "store-missing", "store-format", "format-newer", "unauthorized"},
 )
 
+_PROBLEMS_SHOWN: Final = 10
+
 
 class MemferryError(Exception):
     """Base of all errors.
@@ -100,6 +106,41 @@ class RefusedError(MemferryError):
     """What was asked is not done; nothing was written."""
 
     exit_code = 2
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong.
+
+    Attributes:
+        resource: Kind and name, as far as they are known.
+        path: Field, as in `spec.transfer.shards`; empty for the document.
+        line: Line in the file, from 1.
+        text: What was got and what is allowed.
+    """
+
+    resource: str
+    path: str
+    line: int | None
+    text: str
+
+
+class ManifestError(RefusedError):
+    """A manifest that is not what it should be.
+
+    Attributes:
+        problems: Everything that is wrong.
+    """
+
+    def __init__(self, file: str, problems: list[Problem]) -> None:
+        lines = [
+            f"{file}{f':{p.line}' if p.line else ''}: {' '.join(x for x in (p.resource, p.path) if x)}: {p.text}"
+            for p in problems[:_PROBLEMS_SHOWN]
+        ]
+        if len(problems) > _PROBLEMS_SHOWN:
+            lines.append(f"and {len(problems) - _PROBLEMS_SHOWN} more")
+        super().__init__("manifest", "\n".join(lines))
+        self.problems = problems
 
 
 class StoreError(MemferryError):

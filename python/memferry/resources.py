@@ -10,8 +10,8 @@ from typing import Final, Protocol
 from urllib.parse import quote, urlencode
 
 from memferry._native import gap_names
-from memferry.errors import RefusedError
-from memferry.manifest import Credential, Manifest, ManifestError, MemoryBackend, MemoryMigration
+from memferry.errors import ManifestError, RefusedError
+from memferry.manifest import Credential, Manifest, MemoryBackend, MemoryMigration
 from memferry.phases.plan import Options
 from memferry.phases.transform import Decisions, parse_mapping
 from memferry.urls import Secrets, StoreUrl, hybrid_url, parse_url

@@ -12,7 +12,8 @@ import pytest
 from pydantic import BaseModel
 
 from memferry.cli.local import _NOT_HERE, ACTED_UPON, IN_A_CLUSTER, local
-from memferry.manifest import KINDS, ManifestError, Migration, load_manifest
+from memferry.errors import ManifestError
+from memferry.manifest import KINDS, Migration, load_manifest
 from support.checker import last_json
 from support.cli import memferry
 from support.documents import plain_documents, write_jsonl

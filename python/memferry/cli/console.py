@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.text import Text
 
-from memferry.errors import MemferryError
-from memferry.manifest import ManifestError
+from memferry.errors import ManifestError, MemferryError
 
 if TYPE_CHECKING:
     from stamina.instrumentation import RetryDetails

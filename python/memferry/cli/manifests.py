@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from functools import cache
-from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
-from memferry.cli.common import Shown, Talk, app, guard, stop_on_signals
-from memferry.cli.console import failure, print_json, say, show, tell
+from memferry.cli.common import Talk, app, guard
+from memferry.cli.console import print_json
 from memferry.cli.groups import grouped
-from memferry.cli.local import Local, local
-from memferry.cli.several import One, migrate_all, migrate_one
-from memferry.errors import MemferryError, RefusedError
-from memferry.manifest import KINDS, Manifest, load_manifest, read_manifest
-from memferry.manifest.crd import crds_text
-from memferry.urls import StoreUrl
+from memferry.errors import RefusedError
+
+KINDS: Final = ("MemoryMigration", "MemoryBackend", "MemoryBinding", "ConfigMap")
+"""As `memferry.manifest` has them; written down so that no other verb waits for its models."""
 
 manifest_app = typer.Typer(help="What a manifest may say.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(manifest_app, name="manifest")
@@ -41,68 +36,9 @@ def apply_command(
       memferry apply -f migration.yaml --dry-run
       memferry apply -f migration.yaml --json | jq .outcome
     """
-    stdin = cache(_stdin)  # It can be read only once.
+    from memferry.cli.apply import apply  # noqa: PLC0415 - the models of manifests: nobody else waits for them
 
-    def stores() -> list[StoreUrl]:
-        manifest = _read(file, stdin)
-        chosen = [local(manifest, migration) for migration in manifest.migrations()]
-        return [url for one in chosen for url in (one.source, one.target)]
-
-    def work(progress: Shown) -> tuple[int, str | None]:
-        manifest = _read(file, stdin)
-        chosen = [local(manifest, migration) for migration in manifest.migrations()]
-        suspended = [m.metadata.name for m in manifest.migrations() if m.spec.suspend]
-        for one in chosen:
-            if one.left_out:
-                say(f"{one.name}: only acted upon in a cluster: {', '.join(one.left_out)}")
-        if dry_run:
-            _valid(manifest, chosen, talk)
-            return 0, None
-        if not chosen:
-            raise RefusedError("manifest", f"{file}: there is no MemoryMigration in it")
-        if suspended:
-            raise RefusedError("manifest", f"{file}: spec.suspend is true, nothing is begun: {', '.join(suspended)}")
-        return _run(chosen, talk, progress)
-
-    talk.run(work, stores)
-
-
-def _stdin() -> bytes:
-    return sys.stdin.buffer.read()
-
-
-def _read(file: str, stdin: Callable[[], bytes]) -> Manifest:
-    if file == "-":
-        return load_manifest(stdin(), "stdin", Path.cwd())
-    return read_manifest(Path(file))
-
-
-def _valid(manifest: Manifest, chosen: list[Local], talk: Talk) -> None:
-    if talk.as_json:
-        migrations = [
-            {"name": one.name, "source": one.source.text, "target": one.target.text, "left_out": one.left_out}
-            for one in chosen
-        ]
-        print_json({"valid": True, "resources": len(manifest.documents), "migrations": migrations})
-        return
-    for one in chosen:
-        show(f"{one.name}: {one.source.text} -> {one.target.text}", as_json=False)
-    show(f"{manifest.file}: {len(manifest.documents)} resources, valid; nothing was done", as_json=False)
-
-
-def _run(chosen: list[Local], talk: Talk, progress: Shown) -> tuple[int, str | None]:
-    """Runs one migration as `migrate` does, several with one final object."""
-    ones = [One(one.name, one.source, one.target, one.options, one.stop_after, one.left_out) for one in chosen]
-    stop = stop_on_signals()
-    if len(ones) > 1:
-        return migrate_all(ones, talk, progress, stop)
-    try:
-        code, final = migrate_one(ones[0], talk, progress, stop)
-    except MemferryError as error:
-        code, final = tell(error), failure(error)
-    if talk.as_json:
-        print_json(ones[0].told(final))
-    return code, final["outcome"]
+    apply(file, talk, dry_run=dry_run)
 
 
 @manifest_app.command("schema")
@@ -117,9 +53,11 @@ def schema(
     """
 
     def work() -> int:
+        from memferry import manifest  # noqa: PLC0415
+
         if kind not in KINDS:
             raise RefusedError("invalid", f"got `{kind}`, allowed: {', '.join(KINDS)}")
-        print_json(KINDS[kind].model_json_schema())
+        print_json(manifest.KINDS[kind].model_json_schema())
         return 0
 
     guard(work, as_json=False)
@@ -133,4 +71,6 @@ def crds() -> None:
     Example:
       memferry manifest crds | kubectl apply -f -
     """
+    from memferry.manifest.crd import crds_text  # noqa: PLC0415
+
     sys.stdout.write(crds_text())

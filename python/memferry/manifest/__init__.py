@@ -1,7 +1,7 @@
 """The resources `MemoryMigration`, `MemoryBackend` and `MemoryBinding`: one model for file, cluster and docs."""
 
 from memferry.manifest.backend import Backend, Credential
-from memferry.manifest.load import Manifest, ManifestError, Problem, load_manifest, read_manifest
+from memferry.manifest.load import Manifest, load_manifest, read_manifest
 from memferry.manifest.model import (
     KINDS,
     ConfigMap,
@@ -19,12 +19,10 @@ __all__ = [
     "ConfigMap",
     "Credential",
     "Manifest",
-    "ManifestError",
     "MemoryBackend",
     "MemoryBinding",
     "MemoryMigration",
     "Migration",
-    "Problem",
     "Resource",
     "duration_secs",
     "load_manifest",

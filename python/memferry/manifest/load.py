@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from memferry.errors import RefusedError
+from memferry.errors import ManifestError, Problem, RefusedError
 from memferry.manifest.model import KINDS, ConfigMap, MemoryBackend, MemoryMigration, Resource
 from memferry.manifest.parts import FieldError
 from memferry.manifest.words import ALLOWED
@@ -21,12 +21,11 @@ from memferry.manifest.words import ALLOWED
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
-__all__ = ["Manifest", "ManifestError", "Problem", "load_manifest", "read_manifest"]
+__all__ = ["Manifest", "load_manifest", "read_manifest"]
 
 MAX_BYTES: Final = 1 << 20
 MAX_DOCUMENTS: Final = 100
 MAX_DEPTH: Final = 32
-_SHOWN: Final = 10
 _PLAIN: Final = {
     "string_type": "a text, in quotes where it looks like a number",
     "model_type": "an object",
@@ -38,41 +37,6 @@ _TAGS: Final = (*_SCALARS, "str", "timestamp", "value", "seq", "map")
 
 Path_ = tuple[str | int, ...]
 T = TypeVar("T", bound=Resource)
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One thing that is wrong.
-
-    Attributes:
-        resource: Kind and name, as far as they are known.
-        path: Field, as in `spec.transfer.shards`; empty for the document.
-        line: Line in the file, from 1.
-        text: What was got and what is allowed.
-    """
-
-    resource: str
-    path: str
-    line: int | None
-    text: str
-
-
-class ManifestError(RefusedError):
-    """A manifest that is not what it should be.
-
-    Attributes:
-        problems: Everything that is wrong.
-    """
-
-    def __init__(self, file: str, problems: list[Problem]) -> None:
-        lines = [
-            f"{file}{f':{p.line}' if p.line else ''}: {' '.join(x for x in (p.resource, p.path) if x)}: {p.text}"
-            for p in problems[:_SHOWN]
-        ]
-        if len(problems) > _SHOWN:
-            lines.append(f"and {len(problems) - _SHOWN} more")
-        super().__init__("manifest", "\n".join(lines))
-        self.problems = problems
 
 
 @dataclass(frozen=True)
