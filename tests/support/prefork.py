@@ -24,9 +24,14 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
-import memferry.cli.main
-import memferry.phases.quarantine  # noqa: F401 - imported ahead, as is the command line
+import httpx  # noqa: F401 - imported ahead, as is all that a verb imports when it is called
+import neo4j  # noqa: F401
+
+import memferry.cli.apply
+import memferry.cli.pods
+import memferry.phases.quarantine  # noqa: F401
 from memferry import failpoints
+from memferry.cli.main import app
 
 _MOST_BYTES: Final = 1 << 18
 _PR_SET_PDEATHSIG: Final = 1
@@ -105,5 +110,6 @@ def work(job: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
+    app(["--help"], standalone_mode=False)  # What reads a command line is imported by the first that is read.
     gc.freeze()  # What was imported is garbage to no child; looking through it would copy its pages.
     work(serve(socket.socket(fileno=int(sys.argv[1]))))

@@ -36,7 +36,7 @@ def _jobs(_pid: int) -> socket.socket:
             [sys.executable, "-P", _PREFORK, str(theirs.fileno())],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            env={**os.environ, "COLUMNS": "80"},
+            env={**os.environ, "COLUMNS": "80", "OPENBLAS_NUM_THREADS": "1"},  # its threads start when it is imported
             pass_fds=[theirs.fileno()],
         ).returncode = 0  # Nobody waits for it, and nobody has to be warned of that.
     atexit.register(ours.close)
