@@ -35,10 +35,10 @@ from memferry.phases.plan import Stop, make_plan, migration_id
 from memferry.profiles import load_mapper
 from memferry.urls import Secrets, StoreUrl, parse_url
 from reference.strategies import documents as random_documents
-from support import processes
 from support.checker import differences, read_embedded
 from support.documents import Document, documents, memory, vector, write_jsonl
 from support.graph import Graph, move, options, roll
+from testbed import forked
 from testbed.neo4j import Neo4jServer
 from testbed.proxy import FaultyProxy
 from testbed.wait import until
@@ -686,7 +686,7 @@ def test_a_killed_run_goes_on(graph: Graph, failpoint: str) -> None:
         "target = replace(parse_url(sys.argv[2]), secrets=Secrets(password=os.environ['MEMFERRY_TARGET_PASSWORD']))\n"
         "migrate(parse_url(sys.argv[1]), target, plan.Options(limits=Limits(records=50)))\n"
     )
-    done = processes.run("-c", code, origin.text, graph.url.text, environment=env)
+    done = forked.run("-c", code, origin.text, graph.url.text, environment=env)
     assert done.returncode == -9, done.stderr
     result = move(origin, graph.url)
     assert (result.outcome, result.resumed) == ("proven", True)

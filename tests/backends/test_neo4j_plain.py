@@ -22,10 +22,10 @@ from memferry.phases.migrate import plan_only
 from memferry.phases.plan import Options
 from memferry.phases.reading import read_stream
 from memferry.urls import parse_url
-from support import processes
 from support.checker import differences, read_embedded
 from support.documents import Document, memory, vector, write_jsonl
 from support.graph import Graph, entity, move, relation, roll
+from testbed import forked
 from testbed.neo4j import Neo4jServer
 
 PLAIN = "?profile=plain&key=uuid"
@@ -352,7 +352,7 @@ def test_a_killed_run_goes_on(graph: Graph, failpoint: str) -> None:
         "import sys\nfrom memferry.model import Limits\nLimits.__init__.__defaults__ = (20, 8 << 20)\n"
         "from memferry.cli.main import run\nsys.argv[0] = 'memferry'\nrun()\n"
     )
-    done = processes.run("-c", code, "migrate", origin.text, graph.at(PLAIN).text, "--json", environment=env)
+    done = forked.run("-c", code, "migrate", origin.text, graph.at(PLAIN).text, "--json", environment=env)
     assert done.returncode == -9, done.stderr
     result = move(origin, graph.at(PLAIN))
     assert (result.outcome, result.resumed, result.books.total("read")) == ("proven", True, 120)

@@ -20,10 +20,10 @@ import pytest
 from support.checker import differences, last_json, read_embedded, read_jsonl
 from support.cli import memferry
 from support.documents import memory, plain_documents, write_jsonl
-from support.processes import Done
-from support.processes import run as run_process
 from support.stores import execute
 from testbed import wait
+from testbed.forked import Done
+from testbed.forked import run as run_process
 
 RUNNER: Final = Path(__file__).parents[1] / "support" / "runner.py"
 VERBS: Final = (

@@ -22,11 +22,11 @@ from memferry.phases.migrate import migrate, verify_only
 from memferry.phases.plan import Options
 from memferry.phases.quarantine import retry
 from memferry.urls import StoreUrl, parse_url
-from support import processes
 from support.checker import differences, last_json, read_embedded, read_jsonl
 from support.cli import memferry
 from support.documents import plain_documents, write_jsonl
 from support.stores import execute
+from testbed import forked
 from testbed.qdrant import QdrantServer
 
 RUNNER: Final = Path(__file__).parents[1] / "support" / "runner.py"
@@ -136,7 +136,7 @@ def test_a_retry_that_is_killed_is_done_by_the_next_one(folder: Path, target: st
         (folder / "memory.jsonl").write_bytes(source)
         quarantine(target, KINDS[target])
         armed = {**environment, "MEMFERRY_FAILPOINT": place}
-        killed = processes.run(RUNNER, "quarantine", "retry", target, environment=armed, folder=folder)
+        killed = forked.run(RUNNER, "quarantine", "retry", target, environment=armed, folder=folder)
         assert killed.returncode == -9, place
         url = parse_url(target)
         state = books(url)

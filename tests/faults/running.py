@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from support.killing import Ended
-from support.processes import Forked
+from testbed.forked import Forked
 
 __all__ = ["Running", "final", "run", "running"]
 

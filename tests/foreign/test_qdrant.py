@@ -24,8 +24,8 @@ from memferry.phases.migrate import Result, migrate, plan_only
 from memferry.phases.plan import Options
 from memferry.phases.rollback import RolledBack, rollback
 from memferry.urls import parse_url
-from support import processes
 from support.stores import EmbeddedPlace
+from testbed import forked
 from testbed.qdrant import QdrantServer
 
 PROFILES = ["mem0", "plain"]
@@ -237,7 +237,7 @@ def test_without_its_state_everything_is_compared_and_nothing_rolled_back(place:
 def test_the_command_line_says_where_the_state_was_looked_for(place: Place) -> None:
     place.run()
     shutil.rmtree(os.environ["MEMFERRY_STATE_DIR"])
-    ended = processes.run("-m", "memferry", "rollback", place.url)
+    ended = forked.run("-m", "memferry", "rollback", place.url)
     assert ended.returncode == 2
     assert os.environ["MEMFERRY_STATE_DIR"] in ended.stderr
     assert len(place.read()) == RECORDS
@@ -361,7 +361,7 @@ FAILPOINTS = [
 
 def process(place: Place, failpoint: str = "", *arguments: str) -> str:
     environment = {**os.environ, "MEMFERRY_FAILPOINT": failpoint}
-    ended = processes.run("-c", RUNNER, place.source, place.url, *arguments, environment=environment)
+    ended = forked.run("-c", RUNNER, place.source, place.url, *arguments, environment=environment)
     assert ended.returncode in {0, -signal.SIGKILL}, ended.stderr
     return ended.stdout
 
@@ -418,7 +418,7 @@ def test_a_killed_rollback_goes_on(place: Place, failpoint: str) -> None:
     place.edit(identity(6), "edited after it was written over")
     edited = place.read()[identity(6)]
     environment = {**os.environ, "MEMFERRY_FAILPOINT": failpoint}
-    assert processes.run("-c", ROLLBACK, place.url, environment=environment).returncode == -signal.SIGKILL
+    assert forked.run("-c", ROLLBACK, place.url, environment=environment).returncode == -signal.SIGKILL
     done = place.roll_back(migration)
     assert done.kept == [("memory", identity(6))]
     assert place.read() == {**before, identity(6): edited}

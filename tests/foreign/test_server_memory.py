@@ -22,7 +22,7 @@ from memferry.phases.plan import Options
 from memferry.phases.rollback import RolledBack, rollback
 from memferry.phases.transform import Decisions, parse_mapping
 from memferry.urls import parse_url
-from support import processes
+from testbed import forked
 
 Graph = list[dict[str, Any]]
 ENDINGS = ["jsonl", "jsonl.zst"]
@@ -276,7 +276,7 @@ def test_a_rollback_puts_the_file_back(tmp_path: Path, *, existed: bool) -> None
 
 def process(source: str, target: str, failpoint: str = "") -> str:
     environment = {**os.environ, "MEMFERRY_FAILPOINT": failpoint}
-    ended = processes.run("-c", RUNNER, source, target, environment=environment)
+    ended = forked.run("-c", RUNNER, source, target, environment=environment)
     assert ended.returncode in {0, -signal.SIGKILL}, ended.stderr
     return ended.stdout
 

@@ -7,10 +7,10 @@ import signal
 
 import pytest
 
-from support import processes
 from support.documents import memory, vector
 from support.graph import roll
 from support.hybrid import Hybrid, check, findings, move, ordinary, run, total
+from testbed import forked
 
 POINTS = [
     ("planned", 1),
@@ -127,5 +127,5 @@ def run_rollback(hybrid: Hybrid, migration: str, failpoint: str) -> None:
     assert hybrid.url.vectors is not None
     environment = {**os.environ, "MEMFERRY_FAILPOINT": failpoint, "PASSWORD": hybrid.neo4j.password}
     halves = hybrid.url.graph.text, hybrid.url.vectors.text
-    done = processes.run("-c", ROLLBACK, *halves, migration, environment=environment)
+    done = forked.run("-c", ROLLBACK, *halves, migration, environment=environment)
     assert done.returncode == -signal.SIGKILL, done.stderr

@@ -23,8 +23,8 @@ from support.checker import differences, last_json, read_embedded
 from support.documents import Document, documents, memory, vector
 from support.graph import roll
 from support.hybrid import Hybrid, check, findings, move, ordinary, total
-from support.processes import Done
-from support.processes import run as run_process
+from testbed.forked import Done
+from testbed.forked import run as run_process
 from testbed.neo4j import Neo4jServer
 
 

@@ -16,7 +16,7 @@ from memferry import Record, RefusedError, Store, Vector
 from memferry.application import Hit
 from memferry.phases import parity as phase
 from memferry.phases.parity import Parity
-from support.processes import Done, run
+from testbed.forked import Done, run
 
 DIM = 16
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from support.operating import Operator, migration, server
+from support.operating import OperatorFromNothing, migration, server
 from testbed.kubernetes.api_tier import ApiTier
 from testbed.wait import until
 
@@ -39,7 +39,7 @@ def test_many(
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda n: client.create(migration(f"m-{n}"), namespace=namespace), range(many)))
     before = held_back(tier)
-    with Operator(tier, tmp_path, home=namespace, **settings) as operator:
+    with OperatorFromNothing(tier, tmp_path, home=namespace, **settings) as operator:
         operator.leads()
         begun = time.monotonic()
 

@@ -26,7 +26,7 @@ from memferry.phases.reading import read_stream
 from memferry.phases.rollback import rollback
 from memferry.urls import Secrets, StoreUrl
 from memferry.urls import parse_url as parse_plain_url
-from support import processes
+from testbed import forked
 from testbed.qdrant import QdrantServer
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "record-1.json"
@@ -306,9 +306,9 @@ def test_killed_anywhere_the_same_command_finishes(
 ) -> None:
     target = url(store, "target")
     command = ["-c", RUNNER, origin, target]
-    killed = processes.run(*command, environment=_environment(f"{point}:{count}"))
+    killed = forked.run(*command, environment=_environment(f"{point}:{count}"))
     assert killed.returncode in {0, -signal.SIGKILL}, killed.stderr
-    finished = processes.run(*command, environment=_environment(""))
+    finished = forked.run(*command, environment=_environment(""))
     assert finished.stdout == "proven\n", finished.stderr
     copy = url("embedded", "check")
     assert run(target, copy).books.total("written") == 120

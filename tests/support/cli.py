@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from support.processes import Done, run
+from testbed.forked import Done, run
 
 __all__ = ["Done", "memferry"]
 

@@ -17,8 +17,8 @@ from memferry.phases.plan import Options
 from memferry.phases.reading import read_stream
 from memferry.stores import open_source
 from memferry.urls import Secrets, StoreUrl, hybrid_url, parse_url
-from support import processes
 from support.documents import Document, memory, vector, write_jsonl
+from testbed import forked
 from testbed.neo4j import Neo4jServer
 from testbed.qdrant import QdrantServer
 
@@ -155,6 +155,6 @@ def run(source: StoreUrl, target: StoreUrl, failpoint: str = "", on_existing: st
     assert target.vectors is not None
     environment = {**os.environ, "MEMFERRY_FAILPOINT": failpoint, "PASSWORD": target.graph.secrets.password or ""}
     halves = target.graph.text, target.vectors.text
-    done = processes.run("-c", RUNNER, source.text, *halves, on_existing, environment=environment)
+    done = forked.run("-c", RUNNER, source.text, *halves, on_existing, environment=environment)
     assert done.returncode == (-9 if failpoint else 0), done.stderr
     return done.stdout.strip()

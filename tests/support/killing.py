@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from support.checker import last_json
-from support.processes import Forked, written
+from testbed.forked import Forked, written
 
 __all__ = ["FILE_RUNS", "SERVER_RUNS", "Ended", "run_cli"]
 

@@ -10,7 +10,7 @@ from base64 import b64encode
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import httpx
 
@@ -26,6 +26,7 @@ __all__ = [
     "SWITCHED",
     "Life",
     "Operator",
+    "OperatorFromNothing",
     "Strikes",
     "embedded",
     "hybrid",
@@ -41,6 +42,9 @@ HERE = Path(__file__).parent
 
 class Operator:
     """One operator process."""
+
+    forked: ClassVar = True
+    """From an interpreter that has imported it."""
 
     def __init__(self, tier: ApiTier, folder: Path, *, home: str, name: str = "operator-0", **settings: str) -> None:
         given: dict[str, str] = {
@@ -60,6 +64,7 @@ class Operator:
             ready=lambda: '"serves health' in self.process.log_since_start(),
             ready_deadline_secs=60,
             env=environment,
+            forked=self.forked,
         )
 
     def __enter__(self) -> Self:
@@ -202,6 +207,12 @@ class Life:
     def running(self) -> list[str]:
         over = {"Succeeded", "Failed"}
         return [p["metadata"]["name"] for p in self.objects("Pod") if p.get("status", {}).get("phase") not in over]
+
+
+class OperatorFromNothing(Operator):
+    """One whose memory and time are its own."""
+
+    forked = False
 
 
 def standin(folder: Path, **behaviour: Any) -> dict[str, str]:

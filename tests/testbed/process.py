@@ -16,6 +16,7 @@ from typing import IO, Self
 
 from testbed import wait
 from testbed.errors import TestbedError
+from testbed.forked import Forked, of_python
 
 __all__ = ["ManagedProcess", "log_tail", "run_tool"]
 
@@ -45,7 +46,8 @@ class ManagedProcess:
         stop_grace_secs: How long `stop` waits after SIGTERM before it kills.
         env: Added to this process's environment; None as a value removes the variable.
         cwd: Its working folder.
-        piped: Give stdin and stdout as text pipes, `stdin` and `stdout`.
+        piped: Give stdin and stdout as text pipes, `stdin` and `stdout`; never with `forked`.
+        forked: Fork it from an interpreter that has imported memferry, if it is a program in Python.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class ManagedProcess:
         env: Mapping[str, str | None] | None = None,
         cwd: Path | None = None,
         piped: bool = False,
+        forked: bool = False,
     ) -> None:
         self.name = name
         self.log_path = log_path
@@ -70,7 +73,8 @@ class ManagedProcess:
         self._env = _merged_environment(env)
         self._cwd = cwd
         self._piped = piped
-        self._popen: subprocess.Popen[str] | None = None
+        self._forked = forked
+        self._popen: subprocess.Popen[str] | Forked | None = None
         self._log_start = 0
 
     def __enter__(self) -> Self:
@@ -95,7 +99,7 @@ class ManagedProcess:
     @property
     def stdin(self) -> IO[str]:
         """Its standard input, if `piped`."""
-        pipe = self._running().stdin
+        pipe = self._pipes(self._running())[0]
         if pipe is None:
             raise TestbedError(f"{self.name} was not started with pipes")
         return pipe
@@ -103,7 +107,7 @@ class ManagedProcess:
     @property
     def stdout(self) -> IO[str]:
         """Its standard output, if `piped`."""
-        pipe = self._running().stdout
+        pipe = self._pipes(self._running())[1]
         if pipe is None:
             raise TestbedError(f"{self.name} was not started with pipes")
         return pipe
@@ -189,7 +193,10 @@ class ManagedProcess:
         """An error that says `what` went wrong and shows the end of the log."""
         return TestbedError(f"{what}\nlog: {self.log_path}\n{log_tail(self.log_since_start())}")
 
-    def _spawn(self, log: IO[bytes]) -> subprocess.Popen[str]:
+    def _spawn(self, log: IO[bytes]) -> subprocess.Popen[str] | Forked:
+        python = of_python(self._argv, self._env.get("PATH", os.defpath)) if self._forked else None
+        if python:
+            return Forked(python, environment=self._env, folder=self._cwd, stdout=log, stderr=log)
         return subprocess.Popen(
             [sys.executable, "-I", "-S", os.fspath(_EXEC_WITH_PARENT), str(os.getpid()), *self._argv],
             stdin=subprocess.PIPE if self._piped else subprocess.DEVNULL,
@@ -207,20 +214,23 @@ class ManagedProcess:
             raise TestbedError(f"{self.name} ended while starting, exit code {exit_code}")
         return self._ready is None or self._ready()
 
-    def _running(self) -> subprocess.Popen[str]:
+    def _running(self) -> subprocess.Popen[str] | Forked:
         popen = self._running_or_ended()
         if popen.poll() is not None:
             raise self.failure(f"{self.name} has ended, exit code {popen.returncode}")
         return popen
 
-    def _running_or_ended(self) -> subprocess.Popen[str]:
+    def _running_or_ended(self) -> subprocess.Popen[str] | Forked:
         if self._popen is None:
             raise TestbedError(f"{self.name} was never started")
         return self._popen
 
     @staticmethod
-    def _close_pipes(popen: subprocess.Popen[str]) -> None:
-        for pipe in (popen.stdin, popen.stdout):
+    def _pipes(popen: subprocess.Popen[str] | Forked) -> tuple[IO[str] | None, IO[str] | None]:
+        return (None, None) if isinstance(popen, Forked) else (popen.stdin, popen.stdout)
+
+    def _close_pipes(self, popen: subprocess.Popen[str] | Forked) -> None:
+        for pipe in self._pipes(popen):
             if pipe is not None:
                 with contextlib.suppress(BrokenPipeError):
                     pipe.close()

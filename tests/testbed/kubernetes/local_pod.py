@@ -184,6 +184,7 @@ class LocalPod:
             log_path=self._log_path(state.name),
             env=nothing_inherited | environment,
             cwd=Path(self.files.local(container, directory)) if directory else self.folder,
+            forked=True,
         )
         process.start()
         state.started()

@@ -1,4 +1,4 @@
-"""Processes that run memferry, forked from an interpreter that has imported it (`prefork.py`): a tenth of the cost."""
+"""Processes of Python, forked from an interpreter that has imported memferry (`prefork.py`): a tenth of the cost."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import functools
 import json
 import os
 import select
+import shutil
 import signal
 import socket
 import struct
@@ -15,25 +16,31 @@ import subprocess
 import sys
 import tempfile
 import threading
+import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Final
 
-__all__ = ["Done", "Forked", "run", "written"]
+__all__ = ["Done", "Forked", "of_python", "run", "written"]
 
 Done = subprocess.CompletedProcess[str]
 
 _PREFORK: Final = Path(__file__).with_name("prefork.py")
+_PROGRAMS: Final = {
+    "memferry": ("memferry.cli.apply", "memferry.cli.pods", "memferry.phases.quarantine", "httpx", "neo4j"),
+    "memferry-operator": ("memferry_operator.main",),
+}
+"""Programs of this environment in Python, with all that they import while they work."""
 _lock = threading.Lock()
 
 
 @functools.cache
-def _jobs(_pid: int) -> socket.socket:
-    """The socket of the interpreter that this process forks from; it ends with this process."""
+def _jobs(_pid: int, program: str) -> socket.socket:
+    """The socket of the interpreter that this process forks `program` from; it ends with this process."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
         subprocess.Popen(
-            [sys.executable, "-P", _PREFORK, str(theirs.fileno())],
+            [sys.executable, "-P", _PREFORK, str(theirs.fileno()), *_PROGRAMS[program]],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             env={**os.environ, "COLUMNS": "80", "OPENBLAS_NUM_THREADS": "1"},  # its threads start when it is imported
@@ -44,7 +51,7 @@ def _jobs(_pid: int) -> socket.socket:
 
 
 class Forked:
-    """`python ARGUMENTS` as a process of its own, with what of `subprocess.Popen` the tests need.
+    """`python ARGUMENTS` as a process and a group of its own, with what of `subprocess.Popen` the tests need.
 
     Args:
         arguments: `-m MODULE ...`, `-c CODE ...`, or a script and its arguments.
@@ -73,11 +80,15 @@ class Forked:
         self.returncode: int | None = None
         """Once `poll` or `wait` has seen its end."""
         self._told, teller = os.pipe2(os.O_CLOEXEC)
+        weakref.finalize(self, os.close, self._told)
+        self._ending = threading.Lock()
         nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         try:
             files = [_number(stdin, nothing), _number(stdout, nothing), _number(stderr, 2), teller]
+            program = Path(arguments[0]).name
             with _lock:
-                socket.send_fds(_jobs(os.getpid()), [json.dumps(job).encode()], files)
+                jobs = _jobs(os.getpid(), program if program in _PROGRAMS else "memferry")
+                socket.send_fds(jobs, [json.dumps(job).encode()], files)
         finally:
             os.close(nothing)
             os.close(teller)
@@ -98,8 +109,9 @@ class Forked:
         if self.returncode is None:
             if timeout is not None and not select.select([self._told], [], [], max(0.0, timeout))[0]:
                 raise subprocess.TimeoutExpired(f"process {self.pid}", timeout)
-            self.returncode = self._next()
-            os.close(self._told)
+            with self._ending:  # Another thread may wait for it as well.
+                if self.returncode is None:
+                    self.returncode = self._next()
         return self.returncode
 
     def send_signal(self, number: signal.Signals) -> None:
@@ -112,10 +124,28 @@ class Forked:
         """Kills it, if it still runs."""
         self.send_signal(signal.SIGKILL)
 
+    def terminate(self) -> None:
+        """Asks it to end, if it still runs."""
+        self.send_signal(signal.SIGTERM)
+
     def _next(self) -> int:
         told = os.read(self._told, 4)
         assert len(told) == 4, "the interpreter that processes are forked from is gone"
         return int(struct.unpack("i", told)[0])
+
+
+def of_python(argv: Sequence[str], path: str) -> list[str] | None:
+    """What of a command is for `python`; None where it is not a program in Python of this environment.
+
+    Args:
+        argv: The command.
+        path: Where its program is looked for, as PATH.
+    """
+    if argv[0] == sys.executable:
+        return list(argv[1:])
+    found = shutil.which(argv[0], path=path)
+    ours = found is not None and Path(found).parent == Path(sys.executable).parent
+    return [found, *argv[1:]] if found and ours and Path(found).name in _PROGRAMS else None
 
 
 def _number(file: IO[bytes] | int | None, otherwise: int) -> int:

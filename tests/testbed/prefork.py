@@ -1,4 +1,4 @@
-"""Run as a script: an interpreter that has imported memferry already, and becomes a new process for each job.
+"""Run as a script: an interpreter that has imported what it is told, and becomes a new process for each job.
 
 Importing is most of what a short command costs, and the suites start more than a thousand of them. A fork is a process
 as any other: it has files, threads, a lock and a death of its own, and ends by the interpreter's usual way out. What it
@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+import importlib
 import json
 import os
 import runpy
@@ -24,12 +25,6 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
-import httpx  # noqa: F401 - imported ahead, as is all that a verb imports when it is called
-import neo4j  # noqa: F401
-
-import memferry.cli.apply
-import memferry.cli.pods
-import memferry.phases.quarantine  # noqa: F401
 from memferry import failpoints
 from memferry.cli.main import app
 
@@ -61,6 +56,8 @@ def serve(jobs: socket.socket) -> dict[str, Any]:
             return dict(json.loads(message))
         for file in files[:3]:
             os.close(file)
+        with contextlib.suppress(OSError):  # It may be over already.
+            os.setpgid(pid, pid)
         children[pid] = files[3]
         _tell(files[3], pid)
 
@@ -110,6 +107,8 @@ def work(job: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
+    for module in sys.argv[2:]:
+        importlib.import_module(module)
     app(["--help"], standalone_mode=False)  # What reads a command line is imported by the first that is read.
     gc.freeze()  # What was imported is garbage to no child; looking through it would copy its pages.
     work(serve(socket.socket(fileno=int(sys.argv[1]))))
