@@ -220,7 +220,7 @@ def standin(folder: Path, **behaviour: Any) -> dict[str, str]:
     folder.mkdir(parents=True, exist_ok=True)
     if not (program := folder / "memferry").exists():  # Never written over: a busy one is passed by, to the real one.
         new = folder / "memferry.new"
-        new.write_text(f'#!/bin/sh\nexec {sys.executable} -S {HERE / "standin_worker.py"} "$@"\n')
+        new.write_text(f"#!{sys.executable}\n" + (HERE / "standin_worker.py").read_text())
         new.chmod(0o755)
         new.replace(program)
     (folder / "standin.json.new").write_text(json.dumps(behaviour))

@@ -26,11 +26,12 @@ __all__ = ["Done", "Forked", "of_python", "run", "written"]
 Done = subprocess.CompletedProcess[str]
 
 _PREFORK: Final = Path(__file__).with_name("prefork.py")
-_PROGRAMS: Final = {
+_IMPORTED: Final = {
     "memferry": ("memferry.cli.apply", "memferry.cli.pods", "memferry.phases.quarantine", "httpx", "neo4j"),
     "memferry-operator": ("memferry_operator.main",),
 }
-"""Programs of this environment in Python, with all that they import while they work."""
+"""What programs import while they work; any other is forked as `memferry` is."""
+_MOST_BYTES: Final = 4096
 _lock = threading.Lock()
 
 
@@ -40,7 +41,7 @@ def _jobs(_pid: int, program: str) -> socket.socket:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
         subprocess.Popen(
-            [sys.executable, "-P", _PREFORK, str(theirs.fileno()), *_PROGRAMS[program]],
+            [sys.executable, "-P", _PREFORK, str(theirs.fileno()), *_IMPORTED[program]],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             env={**os.environ, "COLUMNS": "80", "OPENBLAS_NUM_THREADS": "1"},  # its threads start when it is imported
@@ -87,7 +88,7 @@ class Forked:
             files = [_number(stdin, nothing), _number(stdout, nothing), _number(stderr, 2), teller]
             program = Path(arguments[0]).name
             with _lock:
-                jobs = _jobs(os.getpid(), program if program in _PROGRAMS else "memferry")
+                jobs = _jobs(os.getpid(), program if program in _IMPORTED else "memferry")
                 socket.send_fds(jobs, [json.dumps(job).encode()], files)
         finally:
             os.close(nothing)
@@ -135,7 +136,7 @@ class Forked:
 
 
 def of_python(argv: Sequence[str], path: str) -> list[str] | None:
-    """What of a command is for `python`; None where it is not a program in Python of this environment.
+    """What of a command is for `python`; None where this interpreter does not run it.
 
     Args:
         argv: The command.
@@ -144,8 +145,11 @@ def of_python(argv: Sequence[str], path: str) -> list[str] | None:
     if argv[0] == sys.executable:
         return list(argv[1:])
     found = shutil.which(argv[0], path=path)
-    ours = found is not None and Path(found).parent == Path(sys.executable).parent
-    return [found, *argv[1:]] if found and ours and Path(found).name in _PROGRAMS else None
+    if found is None:
+        return None
+    with Path(found).open("rb") as program:
+        first = program.readline(_MOST_BYTES)
+    return [found, *argv[1:]] if first.rstrip() == b"#!" + os.fsencode(sys.executable) else None
 
 
 def _number(file: IO[bytes] | int | None, otherwise: int) -> int:
