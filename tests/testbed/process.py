@@ -88,8 +88,8 @@ class ManagedProcess:
 
     @property
     def pid(self) -> int:
-        """The process id, which is also that of its process group."""
-        return self._running().pid
+        """The process id, which is also that of its process group, or was."""
+        return self._running_or_ended().pid
 
     @property
     def is_running(self) -> bool:
@@ -209,10 +209,12 @@ class ManagedProcess:
         )
 
     def _ready_or_dead(self) -> bool:
+        if self._ready is None:
+            return True  # It may be over by now, as a short command is.
         exit_code = self._running_or_ended().poll()
         if exit_code is not None:
             raise TestbedError(f"{self.name} ended while starting, exit code {exit_code}")
-        return self._ready is None or self._ready()
+        return self._ready()
 
     def _running(self) -> subprocess.Popen[str] | Forked:
         popen = self._running_or_ended()
