@@ -61,6 +61,10 @@ servers-install: install
 test-python: build
 	pytest $(IN_PARALLEL)
 
+.PHONY: test-engine
+test-engine: build servers-install ## Tests of the package alone, without operator, binding, chart and GitOps
+	pytest $(IN_PARALLEL) $(addprefix --ignore=tests/,operator binding chart gitops node)
+
 .PHONY: test-node
 test-node: build servers-install ## A whole life on a real Kubernetes node; as root
 	pytest -m node_life
