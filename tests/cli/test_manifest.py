@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -11,6 +13,7 @@ from typing import Any, Final
 import pytest
 from pydantic import BaseModel
 
+from memferry.cli import manifests, pods, worker
 from memferry.cli.local import _NOT_HERE, ACTED_UPON, IN_A_CLUSTER, local
 from memferry.errors import ManifestError
 from memferry.manifest import KINDS, Migration, load_manifest
@@ -382,3 +385,18 @@ def test_a_manifest_with_a_server(tmp_path: Path, qdrant_server: QdrantServer, q
     (tmp_path / "m.yaml").write_text("---\n".join(parts))
     done = memferry(tmp_path, "apply", "-f", "m.yaml", "--json")
     assert (done.returncode, last_json(done.stdout)["outcome"]) == (0, "proven"), done.stderr
+
+
+def test_what_the_commands_name_without_its_models_is_what_there_is() -> None:
+    assert tuple(KINDS) == manifests.KINDS
+    assert worker.VERBS.keys() - {"probe"} == pods.VERBS.keys()
+
+
+def test_the_models_of_manifests_are_imported_by_nobody_who_reads_none(tmp_path: Path) -> None:
+    seen = (
+        "import sys; from memferry.cli.main import app; app(['backends'], standalone_mode=False); print(*sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", seen], cwd=tmp_path, capture_output=True, text=True, check=True)
+    modules = done.stdout.splitlines()[-1].split()
+    assert "memferry.cli.manifests" in modules
+    assert [name for name in modules if name.startswith(("memferry.manifest", "memferry.worker", "yaml"))] == []

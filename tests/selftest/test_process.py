@@ -14,7 +14,7 @@ import pytest
 
 from testbed import wait
 from testbed.errors import TestbedError
-from testbed.process import ManagedProcess
+from testbed.process import ManagedProcess, is_alive
 
 _TESTS_FOLDER = Path(__file__).resolve().parents[1]
 _SLEEPER = [sys.executable, "-c", "import signal; print('up', flush=True); signal.pause()"]
@@ -37,14 +37,6 @@ def _sleeper(tmp_path: Path, argv: list[str] | None = None, stop_grace_secs: flo
     return process
 
 
-def _is_alive(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return False
-    return state != "Z"
-
-
 def _state(pid: int) -> str:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
@@ -55,7 +47,7 @@ def test_start_waits_until_ready_and_stop_ends(tmp_path: Path) -> None:
         assert process.log_since_start() == "up\n"
         pid = process.pid
         assert os.getpgid(pid) == pid != os.getpgid(0)
-    assert not _is_alive(pid)
+    assert not is_alive(pid)
     assert not process.is_running
     process.stop()
 
@@ -98,7 +90,7 @@ def test_stop_kills_what_ignores_sigterm(tmp_path: Path) -> None:
     process.start()
     pid = process.pid
     process.stop()
-    assert not _is_alive(pid)
+    assert not is_alive(pid)
 
 
 def test_stop_ends_what_is_frozen(tmp_path: Path) -> None:
@@ -139,7 +131,7 @@ def _owner(tmp_path: Path) -> subprocess.Popen[str]:
         import signal, sys
         from pathlib import Path
         sys.path.insert(0, {str(_TESTS_FOLDER)!r})
-        from testbed.process import ManagedProcess
+        from testbed.process import ManagedProcess, is_alive
         held = ManagedProcess("held", {_STUBBORN!r}, log_path=Path({str(tmp_path / "held.log")!r}),
             ready=lambda: "up" in held.log_since_start())
         held.start()
@@ -155,11 +147,11 @@ def test_the_end_of_the_owner_ends_the_process(tmp_path: Path, how: str) -> None
         assert owner.stdout is not None
         assert owner.stdin is not None
         held = int(owner.stdout.readline())
-        assert _is_alive(held)
+        assert is_alive(held)
         if how == "kill -9":
             owner.kill()
         else:
             owner.stdin.write("\n")
             owner.stdin.flush()
         owner.wait(10)
-    wait.until(lambda: not _is_alive(held), what="the end of the held process")
+    wait.until(lambda: not is_alive(held), what="the end of the held process")

@@ -18,7 +18,7 @@ from testbed import wait
 from testbed.errors import TestbedError
 from testbed.forked import Forked, of_python
 
-__all__ = ["ManagedProcess", "log_tail", "run_tool"]
+__all__ = ["ManagedProcess", "is_alive", "log_tail", "run_tool"]
 
 _EXEC_WITH_PARENT = Path(__file__).with_name("exec_with_parent.py")
 _TAIL_BYTES = 4000
@@ -279,6 +279,15 @@ def run_tool(
     if done.returncode != 0:
         raise TestbedError(f"{what}: exit code {done.returncode}\n{log_tail(done.stdout + done.stderr)}")
     return done.stdout
+
+
+def is_alive(pid: int) -> bool:
+    """Whether there is such a process and it has not ended."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
 
 
 def log_tail(text: str) -> str:
