@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ __all__ = [
 
 Key = tuple[str, str]
 Fields = dict[str, Any]
+Marker = tuple[str | None, str | None]
 
 _TEXT_COLUMNS = [*(f"scope_{name}" for name in SCOPES), *TEXTS, "provenance"]
 _SHOWN = 10
@@ -52,7 +54,7 @@ class Contents:
     """
 
     records: dict[Key, Fields] = field(default_factory=dict)
-    markers: dict[Key, tuple[str | None, str | None]] = field(default_factory=dict)
+    markers: dict[Key, Marker] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     others: list[bytes] = field(default_factory=list)
 
@@ -144,17 +146,22 @@ def read_jsonl(path: Path) -> Contents:
         if not line.strip():
             continue
         try:
-            record = reference.decode(line)
+            key, fields, marker = _read_line(line)
         except reference.RefusedError:
             contents.others.append(line)
             continue
-        key = (KINDS[record.kind], record.id)
         if key in contents.records:
             contents.problems.append(f"twice: {key}")
-        contents.records[key] = _fields(record)
-        if record.marker is not None:
-            contents.markers[key] = record.marker
+        contents.records[key] = fields
+        if marker is not None:
+            contents.markers[key] = marker
     return contents
+
+
+@lru_cache(maxsize=10_000)  # Crash runs read the same lines hundreds of times.
+def _read_line(line: bytes) -> tuple[Key, Fields, Marker | None]:
+    record = reference.decode(line)
+    return (KINDS[record.kind], record.id), _fields(record), record.marker
 
 
 def _fields(record: reference.Record) -> Fields:
