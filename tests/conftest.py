@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from statistics import median
 
@@ -12,6 +13,12 @@ settings.register_profile("memferry", deadline=None)  # No test is timed: the ma
 settings.load_profile("memferry")
 
 pytest_plugins = ["testbed.fixtures"]
+
+
+def pytest_configure() -> None:
+    """Commands heed Ctrl-C as in a terminal: a shell has what it runs in the background ignore it, and all below that."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(tryfirst=True)
