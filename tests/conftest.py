@@ -16,7 +16,7 @@ pytest_plugins = ["testbed.fixtures"]
 
 
 def pytest_configure() -> None:
-    """Commands heed Ctrl-C as in a terminal: a shell has what it runs in the background ignore it, and all below that."""
+    """Commands heed Ctrl-C as in a terminal, where a shell has what it runs in the background ignore it, too."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
